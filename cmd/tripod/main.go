@@ -1,0 +1,4 @@
+// Command tripod backs up, recovers and keeps going.
+package main
+
+func main() {}

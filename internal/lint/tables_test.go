@@ -40,10 +40,10 @@ var (
 	// blind is what of core a provider's code may see.
 	blind = coreFolders("tripod", "run", "frame", "snapshot", "policy", "reach")
 
-	// fakes are stores and places that behave, for tests of the rings above.
+	// fakes are stores, disks and places that behave, for tests of any ring.
 	fakes = []string{
 		"internal/driver/*/mem", "internal/driver/*/fs", "internal/driver/*/sim", "internal/driver/*/faulty",
-		"internal/driver/*/*test", "internal/driver/source/files", "internal/driver/source/disk",
+		"internal/driver/*/*test", "internal/driver/durable/crashfs", "internal/driver/source/files", "internal/driver/source/disk",
 		"internal/driver/source/stream",
 	}
 )

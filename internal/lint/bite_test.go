@@ -147,6 +147,7 @@ var bites = []struct {
 
 	{"documents", "dead link", map[string]string{"docs/a.md": "see [b](b.md)\n"}, "leads nowhere"},
 	{"documents", "live link", map[string]string{"docs/a.md": "see [b](../b.md#part)\n", "b.md": "b\n"}, ""},
+	{"documents", "terms in disorder", map[string]string{"docs/terms.md": "- **vault**: x\n- **blob**: y\n"}, "alphabetical order"},
 	{"documents", "lost decision", map[string]string{"docs/decisions/0001-x.md": "x\n", "docs/decisions/README.md": "none\n"}, "is missing from docs/decisions/README.md"},
 }
 

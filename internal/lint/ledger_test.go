@@ -112,8 +112,9 @@ var (
 	decisionPage = regexp.MustCompile(`^\d{4}-[a-z0-9-]+\.md$`)
 )
 
-// checkDocuments wants every relative link of a document to lead somewhere, and
-// every decision page to be listed in the index of decisions.
+// checkDocuments wants every relative link of a document to lead somewhere,
+// every decision page to be listed in the index of decisions, and the terms to
+// be in order.
 func checkDocuments(t *tree) []problem {
 	var problems []problem
 	index, _ := fs.ReadFile(t.fsys, "docs/decisions/README.md")
@@ -147,6 +148,31 @@ func checkDocuments(t *tree) []problem {
 	})
 	if err != nil {
 		problems = append(problems, problem{".", "the documents could not be read: " + err.Error()})
+	}
+	return append(problems, checkTerms(t)...)
+}
+
+// checkTerms wants docs/terms.md sorted and each term in it once.
+func checkTerms(t *tree) []problem {
+	src, err := fs.ReadFile(t.fsys, "docs/terms.md")
+	if err != nil {
+		return nil
+	}
+	var problems []problem
+	last := ""
+	for i, line := range strings.Split(string(src), "\n") {
+		rest, ok := strings.CutPrefix(line, "- **")
+		if !ok {
+			continue
+		}
+		term, _, _ := strings.Cut(strings.ToLower(rest), "**")
+		if term <= last {
+			problems = append(problems, problem{
+				fmt.Sprintf("docs/terms.md:%d", i+1),
+				fmt.Sprintf("%q must not come after %q: keep terms in alphabetical order, each once.", term, last),
+			})
+		}
+		last = term
 	}
 	return problems
 }

@@ -77,8 +77,9 @@ type Locker interface {
 	// TryLock takes the exclusive lock on the file name, which it makes when
 	// missing, without waiting. When it succeeds release is set, and left is
 	// what an earlier holder wrote who ended without releasing. Otherwise
-	// release and err are nil, and left describes the present holder.
-	TryLock(name, holder string) (release func() error, left string, err error)
+	// release and err are nil, and left describes the present holder. A
+	// release that is not clean leaves holder written down, as death does.
+	TryLock(name, holder string) (release func(clean bool) error, left string, err error)
 }
 
 // WriteNew makes the file name with the given bytes. When it returns nil, the
@@ -242,9 +243,9 @@ const (
 // is called or the process ends, however it ends. holder, one line, describes
 // the caller to those who wait; waiting, unless nil, is called with whoever
 // holds the lock, once per holder. left is not empty when the holder before
-// ended without releasing, and describes it. Where several machines share a
+// ended without a clean release, and describes it. Where several machines share a
 // directory the lock is worth what their file system makes of flock.
-func Lock(ctx context.Context, l Locker, name, holder string, waiting func(string)) (release func() error, left string, err error) {
+func Lock(ctx context.Context, l Locker, name, holder string, waiting func(string)) (release func(clean bool) error, left string, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, "", err
 	}

@@ -218,7 +218,7 @@ func TestLockNamesTheHolderAndWaits(t *testing.T) {
 				t.Errorf("after a clean release something was left: %q", left)
 			}
 			if err == nil {
-				err = second()
+				err = second(true)
 			}
 			got <- err
 		}()
@@ -229,10 +229,10 @@ func TestLockNamesTheHolderAndWaits(t *testing.T) {
 		if len(told) != 0 {
 			t.Error("told twice about one holder")
 		}
-		if err := release(); err != nil {
+		if err := release(true); err != nil {
 			t.Error(err)
 		}
-		if err := release(); err != nil {
+		if err := release(true); err != nil {
 			t.Errorf("second release: %v", err)
 		}
 		if err := <-got; err != nil {
@@ -248,7 +248,7 @@ func TestLockEndsWithTheContext(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer release()
+		defer release(true)
 		ctx, cancel := context.WithCancel(t.Context())
 		_, _, err = durable.Lock(ctx, r, ".lock", "b", func(string) { cancel() })
 		if !errors.Is(err, context.Canceled) {
@@ -269,12 +269,12 @@ func TestLockTellsOfADeadHolder(t *testing.T) {
 	if text, _ := os.ReadFile(filepath.Join(dir, ".lock")); string(text) != "next\n" {
 		t.Errorf("lock file holds %q", text)
 	}
-	release()
+	release(true)
 	release, left, err = durable.Lock(t.Context(), r, ".lock", "third", nil)
 	if err != nil || left != "" {
 		t.Errorf("after a release: left %q, %v", left, err)
 	}
-	release()
+	release(true)
 }
 
 func TestClassify(t *testing.T) {

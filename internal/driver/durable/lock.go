@@ -21,7 +21,7 @@ func readHolder(f *os.File) string {
 
 // holdLock writes the holder into a lock file just locked. An empty file means
 // that the holder before released it; else that one's description is returned.
-func holdLock(f *os.File, holder string) (release func() error, left string, err error) {
+func holdLock(f *os.File, holder string) (release func(clean bool) error, left string, err error) {
 	if holder == "" {
 		holder = "unnamed"
 	}
@@ -37,10 +37,16 @@ func holdLock(f *os.File, holder string) (release func() error, left string, err
 		f.Close()
 		return nil, "", err
 	}
-	release = sync.OnceValue(func() error {
-		// Closing frees the lock, also when the file cannot be emptied; then
-		// the next holder does some work more than it had to.
-		return errors.Join(f.Truncate(0), f.Close())
-	})
-	return release, left, nil
+	var once sync.Once
+	return func(clean bool) (err error) {
+		once.Do(func() {
+			if clean {
+				// When the file cannot be emptied, the next holder does
+				// some work more than it had to.
+				err = f.Truncate(0)
+			}
+			err = errors.Join(err, f.Close()) // which frees the lock
+		})
+		return err
+	}, left, nil
 }

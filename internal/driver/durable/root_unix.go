@@ -37,7 +37,7 @@ func (f osFile) Linked() bool {
 // TryLock implements Locker by flock, which the kernel undoes when the process
 // ends. The lock belongs to the open file, so two callers in one process keep
 // each other out too.
-func (r *Root) TryLock(name, holder string) (release func() error, left string, err error) {
+func (r *Root) TryLock(name, holder string) (release func(clean bool) error, left string, err error) {
 	f, err := r.root.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, "", rootErr(err)

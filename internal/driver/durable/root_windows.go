@@ -39,7 +39,7 @@ const lockAt = 1 << 30
 
 // TryLock implements Locker by LockFileEx, which the system undoes when the
 // process ends.
-func (r *Root) TryLock(name, holder string) (release func() error, left string, err error) {
+func (r *Root) TryLock(name, holder string) (release func(clean bool) error, left string, err error) {
 	f, err := r.root.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, "", rootErr(err)

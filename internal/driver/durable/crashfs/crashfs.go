@@ -373,7 +373,7 @@ func (d *Disk) ReadDir(name string) (list []fs.DirEntry, err error) {
 }
 
 // TryLock implements durable.Locker.
-func (d *Disk) TryLock(name, holder string) (release func() error, left string, err error) {
+func (d *Disk) TryLock(name, holder string) (release func(clean bool) error, left string, err error) {
 	err = d.do("lock", name, func() error {
 		l := d.locks[name]
 		if l == nil {
@@ -385,12 +385,18 @@ func (d *Disk) TryLock(name, holder string) (release func() error, left string, 
 			return nil
 		}
 		l.held, l.holder = true, holder
-		release = sync.OnceValue(func() error {
-			d.mu.Lock()
-			defer d.mu.Unlock()
-			l.held, l.holder = false, ""
+		var once sync.Once
+		release = func(clean bool) error {
+			once.Do(func() {
+				d.mu.Lock()
+				defer d.mu.Unlock()
+				l.held = false
+				if clean {
+					l.holder = ""
+				}
+			})
 			return nil
-		})
+		}
 		return nil
 	})
 	return release, left, err

@@ -125,9 +125,19 @@ var bites = []struct {
 	{"contexts", "kept", tiny("internal/cli/c.go", "import \"context\"\ntype T struct { ctx context.Context }"), "does not live in a struct"},
 	{"contexts", "passed", tiny("internal/cli/c.go", "import \"context\"\nfunc f(ctx context.Context) {}"), ""},
 
-	{"error text", "compared", tiny("internal/cli/c.go", "func f(err error) bool { return err.Error() == \"gone\" }"), "never by their text"},
-	{"error text", "searched", tiny("internal/cli/c.go", "import \"strings\"\nfunc f(err error) bool { return strings.Contains(err.Error(), \"x\") }"), "never by their text"},
-	{"error text", "shown", tiny("internal/cli/c.go", "func f(err error) string { return \"x: \" + err.Error() }"), ""},
+	{"errors", "compared", tiny("internal/cli/c.go", "func f(err error) bool { return err.Error() == \"gone\" }"), "decides nothing"},
+	{"errors", "searched", tiny("internal/cli/c.go", "import \"strings\"\nfunc f(err error) bool { return strings.Contains(err.Error(), \"x\") }"), "decides nothing"},
+	{"errors", "shown", tiny("internal/cli/c.go", "func f(err error) string { return \"x: \" + err.Error() }"), ""},
+
+	{"errors", "compared by identity", tiny("internal/cli/c.go", "import \"os\"\nfunc f(err error) bool { return err == os.ErrExist }"), "may be wrapped"},
+	{"errors", "asserted", tiny("internal/cli/c.go", "func f(err error) bool { _, ok := err.(T); return ok }"), "may be wrapped"},
+	{"errors", "lost", tiny("internal/cli/c.go", "import \"fmt\"\nfunc f(err error) error { return fmt.Errorf(\"x: %v\", err) }"), "write %w"},
+	{"errors", "right", tiny("internal/cli/c.go", `
+		import ("fmt"; "io"; "golang.org/x/sys/unix")
+		func f(err error) error {
+			if err == nil || err == io.EOF || err == unix.EINTR { return err }
+			return fmt.Errorf("x: %w", err)
+		}`), ""},
 
 	{"capability ledger", "missing", tiny("internal/cli/c.go", ""), "ledger is missing"},
 	{"capability ledger", "no rows", map[string]string{ledger: "nothing\n"}, "has no rows"},

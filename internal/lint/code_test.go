@@ -2,6 +2,7 @@ package lint
 
 import (
 	"go/ast"
+	"go/token"
 	"slices"
 	"strings"
 )
@@ -15,7 +16,8 @@ func (t *tree) inspect(want func(*file) bool, fn func(*file, ast.Node) bool) {
 	}
 }
 
-func product(f *file) bool { return !f.test }
+// product is what ships: not tests, suites, the lab or benchmarks.
+func product(f *file) bool { return !forTests(f) }
 
 func in(patterns ...string) func(*file) bool {
 	return func(f *file) bool { return !f.test && matchAny(patterns, f.folder) }
@@ -129,27 +131,69 @@ func checkContexts(t *tree) []problem {
 	return problems
 }
 
-// checkErrorText refuses decisions taken on an error's text.
-func checkErrorText(t *tree) []problem {
+// checkErrors refuses decisions taken on an error's text or identity, and
+// wrapping that loses the error. What is bare by contract may be compared.
+func checkErrors(t *tree) []problem {
+	const match = "match errors by errors.Is or errors.AsType (or say why not: // lint:error reason)"
 	var problems []problem
 	t.inspect(product, func(f *file, n ast.Node) bool {
-		var operands []ast.Expr
+		text := ""
 		switch n := n.(type) {
 		case *ast.BinaryExpr:
-			if n.Op.String() == "==" || n.Op.String() == "!=" {
-				operands = []ast.Expr{n.X, n.Y}
+			compared := n.Op == token.EQL || n.Op == token.NEQ
+			switch {
+			case compared && (isErrorText(n.X) || isErrorText(n.Y)):
+				text = "an error's text decides nothing: " + match
+			case compared && isErr(n.X) && !isNil(n.Y) && !bare(f, n.Y):
+				text = "the error may be wrapped: " + match
+			}
+		case *ast.TypeAssertExpr:
+			if isErr(n.X) {
+				text = "the error may be wrapped: " + match
 			}
 		case *ast.CallExpr:
-			if f.selects(n.Fun, "strings", "Contains", "HasPrefix", "HasSuffix", "EqualFold", "Index") {
-				operands = n.Args
+			switch {
+			case f.selects(n.Fun, "strings", "Contains", "HasPrefix", "HasSuffix", "EqualFold", "Index") && slices.ContainsFunc(n.Args, isErrorText):
+				text = "an error's text decides nothing: " + match
+			case f.selects(n.Fun, "fmt", "Errorf") && slices.ContainsFunc(n.Args, isErr) && !wraps(n):
+				text = "the error is lost for those who ask for its kind: write %w (or say why not: // lint:error reason)"
 			}
 		}
-		if slices.ContainsFunc(operands, isErrorText) {
-			problems = append(problems, f.at(n, "errors are matched by errors.Is or errors.AsType, never by their text."))
+		if text != "" && !f.excused(n, "error") {
+			problems = append(problems, f.at(n, "%s.", text))
 		}
 		return true
 	})
 	return problems
+}
+
+func isErr(e ast.Expr) bool {
+	id, ok := e.(*ast.Ident)
+	return ok && (id.Name == "err" || len(id.Name) > 3 && strings.HasSuffix(id.Name, "Err"))
+}
+
+// bare reports whether e is io.EOF or an errno, which readers and system calls
+// return as they are.
+func bare(f *file, e ast.Expr) bool {
+	sel, ok := e.(*ast.SelectorExpr)
+	if !ok {
+		return false
+	}
+	return f.selects(e, "io", "EOF") ||
+		slices.ContainsFunc([]string{"syscall", "golang.org/x/sys/unix", "golang.org/x/sys/windows"}, func(pkg string) bool {
+			return f.selects(e, pkg, sel.Sel.Name)
+		})
+}
+
+func isNil(e ast.Expr) bool {
+	id, ok := e.(*ast.Ident)
+	return ok && id.Name == "nil"
+}
+
+// wraps reports whether the format of a call has a %w, or cannot be seen.
+func wraps(call *ast.CallExpr) bool {
+	format, ok := call.Args[0].(*ast.BasicLit)
+	return !ok || strings.Contains(format.Value, "%w")
 }
 
 func isErrorText(e ast.Expr) bool {
@@ -181,9 +225,9 @@ func checkPackageNames(t *tree) []problem {
 func checkPackageComments(t *tree) []problem {
 	var problems []problem
 	for _, files := range t.folders() {
-		own := slices.Clone(files)
-		if slices.ContainsFunc(files, product) {
-			own = slices.DeleteFunc(own, func(f *file) bool { return f.test })
+		own := slices.DeleteFunc(slices.Clone(files), func(f *file) bool { return f.test })
+		if len(own) == 0 { // a package of tests alone
+			own = files
 		}
 		var docs []*file
 		for _, f := range own {

@@ -20,7 +20,7 @@ var rules = []rule{
 	{"small interfaces", checkInterfaces},
 	{"sizes", checkSizes},
 	{"contexts", checkContexts},
-	{"error text", checkErrorText},
+	{"errors", checkErrors},
 	{"capability ledger", checkLedger},
 	{"documents", checkDocuments},
 }

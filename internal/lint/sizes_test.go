@@ -22,7 +22,7 @@ func checkSizes(t *tree) []problem {
 	for _, files := range t.folders() {
 		total := 0
 		for _, f := range files {
-			if f.test {
+			if !product(f) {
 				continue
 			}
 			lines := len(f.lines)

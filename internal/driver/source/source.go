@@ -216,12 +216,17 @@ type Xattr struct {
 type Disk interface {
 	io.ReaderAt
 	io.Closer
+
+	// Info describes the disk as it was opened, Stat as it is now. Where they
+	// differ, what was read in between is no state that the disk ever had.
 	Info() DiskInfo
+	Stat() (DiskInfo, error)
+
 	Sparse
 }
 
-// DiskInfo describes a disk. Equal identities and an equal MTime and CTime mean
-// an unchanged image; they say nothing about the content of a device.
+// DiskInfo describes a disk; two are compared with ==. Equal ones mean an
+// unchanged image, and say nothing about the content of a device.
 type DiskInfo struct {
 	Path   string
 	Size   int64 // bytes; not necessarily a multiple of a block

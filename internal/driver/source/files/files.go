@@ -53,6 +53,10 @@ type Tree struct {
 	patterns Patterns
 	options  Options
 	handles  *handles
+
+	// Sizes of the walk, here so that tests can make them small.
+	batch int // entries read and given to the caller at once
+	ahead int // cost of what workers may read ahead
 }
 
 var _ source.Tree = (*Tree)(nil)
@@ -62,7 +66,7 @@ var _ source.Tree = (*Tree)(nil)
 func New(o Options) (*Tree, error) { return newTree(o, newSystem()) }
 
 func newTree(o Options, s system) (*Tree, error) {
-	t := &Tree{system: s, options: o, handles: newHandles(s)}
+	t := &Tree{system: s, options: o, handles: newHandles(s), batch: batchSize, ahead: aheadLimit}
 	if len(o.Paths) == 0 {
 		return nil, tripod.Errorf(tripod.Invalid, "no path to back up").WithHint("name at least one file or folder")
 	}

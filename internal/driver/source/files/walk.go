@@ -66,6 +66,9 @@ type piece struct {
 }
 
 func (t *Tree) walk(ctx context.Context, root *wanted, fn func([]source.Entry) error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	w := &walk{tree: t, byPath: t.patterns.byPath()}
 	w.ready.L, w.work.L = &w.mu, &w.mu
 	w.front.prev, w.front.next = &w.front, &w.front
@@ -158,7 +161,7 @@ func (w *walk) await(ctx context.Context, n *node, at int, s *scratch) (*batch, 
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for {
-		if w.stopped {
+		if ctx.Err() != nil {
 			return nil, false, context.Cause(ctx)
 		}
 		if n.listed && at == len(n.batches) {
@@ -171,7 +174,7 @@ func (w *walk) await(ctx context.Context, n *node, at int, s *scratch) (*batch, 
 			return b, true, nil
 		}
 		// What nobody has begun stands first in the frontier.
-		if w.ahead < aheadLimit || n.taken < 0 || (n.listed && n.taken <= at) {
+		if w.ahead < w.tree.ahead || n.taken < 0 || (n.listed && n.taken <= at) {
 			if p, ok := w.pick(); ok {
 				w.do(p, s)
 				w.offer()
@@ -205,7 +208,7 @@ func (w *walk) readAhead() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for !w.stopped {
-		if w.ahead < aheadLimit {
+		if w.ahead < w.tree.ahead {
 			if p, ok := w.pick(); ok {
 				w.do(p, s)
 				w.ready.Signal()
@@ -220,7 +223,7 @@ func (w *walk) readAhead() {
 
 // offer wakes a worker when there may be work for it.
 func (w *walk) offer() {
-	if w.idle > 0 && w.ahead < aheadLimit {
+	if w.idle > 0 && w.ahead < w.tree.ahead {
 		w.work.Signal()
 	}
 }
@@ -239,7 +242,7 @@ func (w *walk) stop() {
 func (w *walk) release(cost int) {
 	before := w.ahead
 	w.ahead -= cost
-	if before >= aheadLimit/2 && w.ahead < aheadLimit/2 {
+	if before >= w.tree.ahead/2 && w.ahead < w.tree.ahead/2 {
 		w.work.Broadcast()
 	}
 }
@@ -305,7 +308,7 @@ func (w *walk) do(p piece, s *scratch) {
 	var d directory
 	if p.at < 0 {
 		names, d = w.names(&n.folder, s, b)
-		if len(names) <= batchSize {
+		if len(names) <= w.tree.batch {
 			if d != nil {
 				w.read(&n.folder, d, names, s, b)
 			}
@@ -313,11 +316,11 @@ func (w *walk) do(p piece, s *scratch) {
 		}
 	} else {
 		var err error
-		end := min(len(names), (p.at+1)*batchSize)
+		end := min(len(names), (p.at+1)*w.tree.batch)
 		if d, err = w.enter(&n.folder); err != nil {
 			b.warn("rest of folder", n.path, err)
 		} else {
-			w.read(&n.folder, d, names[p.at*batchSize:end], s, b)
+			w.read(&n.folder, d, names[p.at*w.tree.batch:end], s, b)
 		}
 	}
 	if d != nil {
@@ -333,7 +336,7 @@ func (w *walk) do(p piece, s *scratch) {
 
 // spread turns the names of a large folder into many pieces of work.
 func (w *walk) spread(n *node, names []listed, b *batch) {
-	count := (len(names) + batchSize - 1) / batchSize
+	count := (len(names) + w.tree.batch - 1) / w.tree.batch
 	n.names, n.news, n.listed = names, b.news, true
 	n.batches = make([]*batch, count)
 	n.parts = make([][]subfolder, count)

@@ -57,7 +57,8 @@ func NewSplitter(key seal.Secret) *Splitter {
 // Split reads r to its end and calls fn with each chunk in turn. The chunk is
 // valid until fn returns.
 func (s *Splitter) Split(r io.Reader, fn func(chunk []byte) error) error {
-	c, err := chunkers.NewChunkerBuffer("kfastcdc", r, &chunkers.ChunkerOpts{
+	// The library's older names ignore NormalSize and cut just above MinSize.
+	c, err := chunkers.NewChunkerBuffer("fastcdc-v1.0.0", r, &chunkers.ChunkerOpts{
 		MinSize: Min, NormalSize: Avg, MaxSize: Max, Key: s.key,
 	}, s.buf)
 	if err != nil {

@@ -217,7 +217,7 @@ func (w *writer) file(size int) []byte {
 
 // line returns an old line more often than not, or a new one.
 func (w *writer) line() []byte {
-	const keep = 1500
+	const keep = 60 // few, so that even a small file repeats itself
 	if len(w.lines) == keep && w.r.IntN(100) < 85 {
 		return w.lines[w.r.IntN(keep)]
 	}

@@ -15,31 +15,29 @@ import (
 // startup measures the bare command: 20 times, the median.
 func (b *bench) startup(ctx context.Context) (section, error) {
 	const times = 20
-	s := newSeries(b.tools, "start")
+	const step = "start"
+	s := newSeries(b.tools, step)
 	for _, p := range b.places(corpus{path: b.dir}) {
-		for range times {
-			do := func() (sample, error) { return measure(ctx, p.env(), p.command(p.tool.version), nil) }
-			if err := b.quietly(ctx, s, p.tool.name, do); err != nil {
-				return section{}, err
+		err := b.try(ctx, s, "startup", step, p.tool.name, func() error {
+			for range times {
+				m, err := measure(ctx, p.env(), p.command(p.tool.version), nil)
+				if err != nil {
+					return err
+				}
+				key := step + "/" + p.tool.name
+				s.samples[key] = append(s.samples[key], m)
 			}
+			return nil
+		})
+		if err != nil {
+			return section{}, err
 		}
 	}
 	sec := newSection("startup", fmt.Sprintf("Start of the command (version), median of %d", times), s)
-	if m, ok := s.of("start", "tripod"); ok {
+	if m, ok := s.of(step, "tripod"); ok {
 		sec.Verdicts = append(sec.Verdicts, below("start, ms", m.Seconds*1000, 30))
 	}
 	return sec, nil
-}
-
-// quietly is attempt without a line for each success.
-func (b *bench) quietly(ctx context.Context, s *series, name string, do func() (sample, error)) error {
-	return b.attempt(ctx, s, "startup", "", name, func() (sample, error) {
-		m, err := do()
-		if err == nil {
-			s.samples["start/"+name] = append(s.samples["start/"+name], m)
-		}
-		return m, err
-	})
 }
 
 // million measures a million files of 100 bytes, once.

@@ -43,27 +43,36 @@ func (s *series) of(step, tool string) (sample, bool) {
 }
 
 // attempt runs one step of one tool, unless the tool is out already, and keeps
-// the sample. A failure is told and takes the tool out of the section.
+// and tells the sample.
 func (b *bench) attempt(ctx context.Context, s *series, section, step, name string, do func() (sample, error)) error {
+	return b.try(ctx, s, section, step, name, func() error {
+		m, err := do()
+		if err != nil {
+			return err
+		}
+		s.samples[step+"/"+name] = append(s.samples[step+"/"+name], m)
+		say("  %-9s %-7s %8.2f s %8.2f CPU s %6d MB peak %9.1f MB added",
+			step, name, m.Seconds, m.CPU, m.Peak/1e6, float64(m.Added)/1e6)
+		return nil
+	})
+}
+
+// try does something for a tool, unless the tool is out already. A failure is
+// told and takes the tool out of the section; only an interrupt is an error.
+func (b *bench) try(ctx context.Context, s *series, section, what, name string, do func() error) error {
 	if s.failed[name] {
 		return nil
 	}
-	m, err := do()
+	err := do()
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
 	if err != nil {
 		s.failed[name] = true
-		text := fmt.Sprintf("%s, %s: %s: %v", section, step, name, err)
+		text := fmt.Sprintf("%s, %s, %s: %v", section, what, name, err)
 		b.failures = append(b.failures, text)
 		say("  FAILED %s", text)
-		return nil
 	}
-	if step == "" {
-		return nil
-	}
-	s.samples[step+"/"+name] = append(s.samples[step+"/"+name], m)
-	say("  %-9s %-7s %8.2f s %8.2f CPU s %6d MB peak %9.1f MB added", step, name, m.Seconds, m.CPU, m.Peak/1e6, float64(m.Added)/1e6)
 	return nil
 }
 
@@ -95,8 +104,7 @@ func (b *bench) oneRun(ctx context.Context, s *series, name string, c corpus, ru
 	places := b.places(c)
 	defer os.RemoveAll(filepath.Join(b.dir, "places"))
 	for _, p := range places {
-		fresh := func() (sample, error) { return sample{}, p.fresh(ctx) }
-		if err := b.attempt(ctx, s, name, "", p.tool.name, fresh); err != nil {
+		if err := b.try(ctx, s, name, "set-up", p.tool.name, func() error { return p.fresh(ctx) }); err != nil {
 			return err
 		}
 	}

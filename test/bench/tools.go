@@ -82,7 +82,8 @@ func restic() tool {
 // kopia runs with its fastest zstd (it compresses nothing by default), without
 // log files and without maintenance between the steps. Before a check its
 // content cache is dropped: the restore has just filled it, and the check would
-// read that instead of the vault.
+// read that instead of the vault. It gets the directory that holds nothing but
+// the image: a snapshot of a single file is read again even when unchanged.
 func kopia() tool {
 	return tool{
 		name: "kopia",
@@ -98,10 +99,10 @@ func kopia() tool {
 			words("maintenance set --enable-quick=false --enable-full=false"),
 		},
 		tree:         words("snapshot create --no-progress --disable-file-logging {source}"),
-		image:        words("snapshot create --no-progress --disable-file-logging {source}"),
+		image:        words("snapshot create --no-progress --disable-file-logging {parent}"),
 		stream:       words("snapshot create --no-progress --disable-file-logging --stdin-file {name} {source}"),
 		restoreTree:  words("snapshot restore --no-progress --disable-file-logging {source} {to} --snapshot-time=latest"),
-		restoreImage: words("snapshot restore --no-progress --disable-file-logging --write-sparse-files {source} {to} --snapshot-time=latest"),
+		restoreImage: words("snapshot restore --no-progress --disable-file-logging --write-sparse-files {parent} {toparent} --snapshot-time=latest"),
 		beforeCheck:  [][]string{words("cache clear")},
 		check:        words("snapshot verify --no-progress --disable-file-logging --verify-files-percent=100"),
 		noDirTimes:   true,

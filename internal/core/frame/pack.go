@@ -20,7 +20,7 @@ const (
 	rowLen = 69
 	// TrailerLen is the length of what every pack ends with, in bytes.
 	TrailerLen = 16
-	maxRows    = 1 << 20
+	maxRows    = 1 << 18 // the smallest frames of a pack of 32 MiB
 )
 
 var packMagic = [8]byte{'t', 'r', 'i', 'p', 'p', 'a', 'c', 'k'}
@@ -80,6 +80,9 @@ func (p *Pack) Add(encoded []byte) error {
 	}
 	if len(rest) != 0 || ClassOf(f.Kind) != p.toc.Class {
 		return tripod.Errorf(tripod.Invalid, "blob %.16s: does not belong into this pack", f.ID)
+	}
+	if len(p.toc.Rows) == maxRows {
+		return tripod.Errorf(tripod.Invalid, "pack: full")
 	}
 	if err := f.Check(); err != nil {
 		return err

@@ -27,8 +27,10 @@ const (
 
 	leafMaxBytes = 1 << 20
 	leafMaxText  = 8 << 20
-	leafMax      = 8192 // entries
-	innerMax     = 2048 // children
+	leafMax      = 8192    // entries
+	leafMaxParts = 1 << 17 // pieces, xattrs and ranges
+	innerMax     = 2048    // children
+	innerMaxText = 4 << 20 // of the children's keys, bytes
 )
 
 // Cutter decides where file trees are cut: by a keyed hash of each key.
@@ -70,7 +72,10 @@ type Builder struct {
 	emit   Emit
 	leaf   leafWriter
 	first  Entry // of the open leaf
+	last   Child // the newest key
+	begun  bool
 	levels [][]Child
+	texts  []int // bytes of the keys at each of levels
 	plain  []byte
 	ids    []tripod.ID
 	// Finished is called with every leaf in order, if set.
@@ -84,12 +89,18 @@ func NewBuilder(key seal.Secret, emit Emit) *Builder {
 	return b
 }
 
-// Add adds one entry.
+// Add adds one entry. It returns Invalid, and adds nothing, for an entry that
+// no reader would accept: what is written must be readable.
 func (b *Builder) Add(e *Entry) error {
+	if err := e.check(b.last.Parent); err != nil {
+		return err
+	}
+	if err := b.follow(e.Parent, e.Name); err != nil {
+		return err
+	}
 	if b.leaf.n > 0 {
 		level := b.cutter.Level(e.Parent, e.Name)
-		full := b.leaf.n >= leafMax || b.leaf.size() >= leafMaxBytes || b.leaf.text >= leafMaxText
-		if level > 0 || full {
+		if level > 0 || b.leaf.full() {
 			if err := b.cut(level); err != nil {
 				return err
 			}
@@ -104,6 +115,19 @@ func (b *Builder) Add(e *Entry) error {
 	return nil
 }
 
+// follow takes note of the next key, which must be above the last.
+func (b *Builder) follow(parent, name string) error {
+	if b.begun && Compare(b.last.Parent, b.last.Name, parent, name) >= 0 {
+		return tripod.Errorf(tripod.Invalid, "file tree: %q does not come after %q", Join(parent, name), Join(b.last.Parent, b.last.Name))
+	}
+	b.last.Parent, b.last.Name, b.begun = parent, name, true
+	return nil
+}
+
+func (w *leafWriter) full() bool {
+	return w.n >= leafMax || w.size() >= leafMaxBytes || w.text >= leafMaxText || w.parts >= leafMaxParts
+}
+
 // AtLeafStart reports whether the next entry, with this key, begins a leaf.
 // Only then may AddLeaf follow.
 func (b *Builder) AtLeafStart(parent, name string) bool {
@@ -114,6 +138,9 @@ func (b *Builder) AtLeafStart(parent, name string) bool {
 // caller vouches that its entries are unchanged and that the next entry added
 // begins a leaf of its own.
 func (b *Builder) AddLeaf(l Leaf) error {
+	if err := b.follow(l.Parent, l.Name); err != nil {
+		return err
+	}
 	level := b.cutter.Level(l.Parent, l.Name)
 	if b.leaf.n > 0 {
 		if err := b.cut(level); err != nil {
@@ -170,14 +197,15 @@ func (b *Builder) push(l Leaf) error {
 
 func (b *Builder) pushChild(level int, c Child) error {
 	for len(b.levels) < level {
-		b.levels = append(b.levels, nil)
+		b.levels, b.texts = append(b.levels, nil), append(b.texts, 0)
 	}
-	if len(b.levels[level-1]) >= innerMax {
+	if len(b.levels[level-1]) >= innerMax || b.texts[level-1] >= innerMaxText {
 		if err := b.closeInner(level); err != nil {
 			return err
 		}
 	}
 	b.levels[level-1] = append(b.levels[level-1], c)
+	b.texts[level-1] += len(c.Parent) + len(c.Name)
 	return nil
 }
 
@@ -196,7 +224,7 @@ func (b *Builder) closeInner(level int) error {
 		return err
 	}
 	first := children[0]
-	b.levels[level-1] = children[:0]
+	b.levels[level-1], b.texts[level-1] = children[:0], 0
 	return b.pushChild(level+1, Child{Ref: ref, Kind: tripod.Tree, Parent: first.Parent, Name: first.Name})
 }
 

@@ -118,6 +118,7 @@ type DiskBuilder struct {
 	emit   Emit
 	levels [][]Slot
 	index  []int64 // the node index open at each level
+	next   int64   // the first block that may still be added
 }
 
 // NewDiskBuilder makes a builder for a disk of size bytes in blocks of block
@@ -132,11 +133,34 @@ func NewDiskBuilder(size int64, block int, emit Emit) (*DiskBuilder, error) {
 }
 
 // Add says that block i, which is not all zeros, is the data blob ref.
-func (b *DiskBuilder) Add(i int64, ref seal.Ref) error { return b.put(0, i, ref) }
+func (b *DiskBuilder) Add(i int64, ref seal.Ref) error {
+	if err := b.advance(i, 1); err != nil {
+		return err
+	}
+	return b.put(0, i, ref)
+}
+
+// advance takes note that span blocks from first on are added.
+func (b *DiskBuilder) advance(first, span int64) error {
+	if first < b.next || first >= b.blocks() {
+		return tripod.Errorf(tripod.Invalid, "disk map: block %d added after block %d of a disk of %d bytes", first, b.next-1, b.size)
+	}
+	b.next = first + span
+	return nil
+}
+
+func (b *DiskBuilder) blocks() int64 { return (b.size + int64(b.block) - 1) / int64(b.block) }
 
 // AddNode puts a whole subtree, of a level below the root, unread. index is
 // its position among the nodes of that level. Blocks below it must not be added.
 func (b *DiskBuilder) AddNode(level int, index int64, ref seal.Ref) error {
+	if level < 0 || level >= len(b.levels)-1 || index > b.blocks() {
+		return tripod.Errorf(tripod.Invalid, "disk map: no whole node at level %d", level)
+	}
+	span := (&DiskNode{Level: level + 1}).SlotBlocks()
+	if err := b.advance(index*span, span); err != nil {
+		return err
+	}
 	if err := b.close(level); err != nil {
 		return err
 	}

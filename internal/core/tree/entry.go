@@ -174,3 +174,69 @@ func validParent(path string) error {
 	}
 	return nil
 }
+
+// check returns Invalid for an entry that DecodeNode would refuse. vetted is a
+// parent path that was checked before.
+func (e *Entry) check(vetted string) error {
+	isRoot := e.Parent == "" && e.Name == "" && e.Type == Dir
+	what := ""
+	switch {
+	case !isRoot && ValidName(e.Name) != nil,
+		e.Parent != vetted && validParent(e.Parent) != nil,
+		len(e.Parent) > maxText, len(e.Name) > maxText:
+		what = "impossible path"
+	case !e.Type.valid() || e.Mode > 0o7777 || e.Nsec > 999_999_999,
+		len(e.Owner.User) > maxText, len(e.Owner.Group) > maxText, len(e.Link) > maxText:
+		what = "impossible metadata"
+	case !validXattrs(e.Xattrs):
+		what = "extended attributes out of order or too long"
+	case e.Type != Regular && (e.Size != 0 || e.Ranges != nil || e.Content.List != nil || len(e.Content.Pieces)+len(e.Content.Inline) > 0):
+		what = "content of something that is not a file"
+	case e.Size < 0 || e.Size >= 1<<62 || !validRanges(e.Ranges, e.Size):
+		what = "impossible size or sparse ranges"
+	case e.Type == Regular && !e.Content.valid(e.Stored()):
+		what = "content that is not as long as the file"
+	default:
+		return nil
+	}
+	return tripod.Errorf(tripod.Invalid, "entry %.200q: %s", e.Path(), what)
+}
+
+func validXattrs(xattrs []Xattr) bool {
+	sum := 0
+	for i, x := range xattrs {
+		sum += len(x.Name) + len(x.Value)
+		if len(x.Name) > maxText || len(x.Value) > maxXattr || sum > maxXattrSum || (i > 0 && xattrs[i-1].Name >= x.Name) {
+			return false
+		}
+	}
+	return len(xattrs) <= maxXattrs
+}
+
+func validRanges(ranges []Range, size int64) bool {
+	var at int64
+	for _, r := range ranges {
+		if r.Offset < at || r.Length <= 0 || r.Length > size-r.Offset {
+			return false
+		}
+		at = r.Offset + r.Length
+	}
+	return len(ranges) <= maxRanges
+}
+
+// valid reports whether the content is stored bytes long.
+func (c *Content) valid(stored int64) bool {
+	switch {
+	case c.List != nil:
+		return len(c.Pieces)+len(c.Inline) == 0
+	case len(c.Pieces) > 0:
+		for _, p := range c.Pieces {
+			stored -= int64(p.Length)
+			if p.Length == 0 || int64(p.Offset)+int64(p.Length) > tripod.MaxPlain {
+				return false
+			}
+		}
+		return stored == 0 && len(c.Inline) == 0 && len(c.Pieces) <= maxPieces
+	}
+	return int64(len(c.Inline)) == stored && stored <= leafMaxBytes
+}

@@ -18,10 +18,15 @@ const (
 	maxEntries   = 1 << 14
 	maxText      = 1 << 16 // of a path, link target or xattr name, bytes
 	maxXattr     = 1 << 20 // of an xattr value, bytes
-	maxPieces    = 1 << 12
-	maxRanges    = 1 << 16
+	maxXattrs    = 1 << 14 // of an entry
+	maxXattrSum  = 4 << 20 // of an entry's xattrs, bytes
+	maxPieces    = 1 << 12 // of an entry
+	maxRanges    = 1 << 16 // of an entry
 	maxNodeBytes = 8 << 20
-	maxLeafText  = 32 << 20 // of all names and parents of a leaf, decoded, bytes
+	maxLeafText  = 16 << 20 // of all names and parents of a leaf, decoded, bytes
+	// maxParts bounds the pieces, xattrs and ranges of a leaf together: few
+	// bytes of each decode to many.
+	maxParts = leafMaxParts + maxPieces + maxXattrs + maxRanges
 )
 
 const (
@@ -62,6 +67,7 @@ type leafWriter struct {
 	cols    [numColumns][]byte
 	n       int
 	text    int // bytes of names and new parents, before prefixes are shared
+	parts   int // pieces, xattrs and ranges
 	last    Entry
 	lastRef int
 }
@@ -76,7 +82,7 @@ func (w *leafWriter) reset() {
 	for i := range w.cols {
 		w.cols[i] = w.cols[i][:0]
 	}
-	w.n, w.text, w.last, w.lastRef = 0, 0, Entry{}, 0
+	w.n, w.text, w.parts, w.last, w.lastRef = 0, 0, 0, Entry{}, 0
 }
 
 func (w *leafWriter) size() int {
@@ -125,6 +131,7 @@ func (w *leafWriter) add(e *Entry) {
 		w.addContent(e)
 	}
 	w.addRest(e)
+	w.parts += len(e.Content.Pieces) + len(e.Xattrs) + len(e.Ranges)
 	w.last.Parent, w.last.Name, w.last.Sec, w.last.Nsec = e.Parent, e.Name, e.Sec, e.Nsec
 	w.n++
 }
@@ -251,6 +258,7 @@ type leafReader struct {
 	ends    []uint32
 	cols    [numColumns]fields
 	text    int
+	parts   int
 	last    Entry
 	lastRef int64
 	err     error
@@ -346,6 +354,14 @@ func (r *leafReader) entry(e *Entry, i int) {
 	r.last.Parent, r.last.Name, r.last.Sec, r.last.Nsec = e.Parent, e.Name, e.Sec, e.Nsec
 }
 
+// spend counts n parts and reports whether the leaf may hold so many.
+func (r *leafReader) spend(n int) bool {
+	if r.parts += n; r.parts > maxParts {
+		r.corrupt("more pieces, attributes or ranges than a leaf may hold")
+	}
+	return r.err == nil
+}
+
 func (r *leafReader) joined(last string, shared uint64, suffix string) string {
 	if shared > uint64(len(last)) || shared+uint64(len(suffix)) > maxText {
 		r.corrupt("impossible name")
@@ -393,20 +409,32 @@ func (r *leafReader) rest(e *Entry, flags byte) {
 		e.Group = c.uvarint()
 	}
 	if flags&hasXattrs != 0 {
-		for range c.count(maxEntries) {
-			e.Xattrs = append(e.Xattrs, Xattr{Name: c.text(maxText), Value: c.text(maxXattr)})
+		n := c.count(maxXattrs)
+		if !r.spend(n) {
+			return
+		}
+		e.Xattrs = make([]Xattr, n)
+		for i := range e.Xattrs {
+			e.Xattrs[i] = Xattr{Name: c.text(maxText), Value: c.text(maxXattr)}
+			if i > 0 && e.Xattrs[i-1].Name >= e.Xattrs[i].Name {
+				r.corrupt("attributes out of order")
+				return
+			}
 		}
 	}
 	if flags&hasRanges != 0 {
 		n := c.count(maxRanges)
+		if !r.spend(n) {
+			return
+		}
 		e.Ranges = make([]Range, 0, n)
 		var at int64
 		for range n {
 			g := Range{Offset: at + c.length()}
 			g.Length = c.length()
 			at = g.Offset + g.Length
-			if at < g.Offset || at > e.Size {
-				r.corrupt("sparse range beyond the file")
+			if at <= g.Offset || at > e.Size {
+				r.corrupt("sparse range empty or beyond the file")
 				return
 			}
 			e.Ranges = append(e.Ranges, g)
@@ -440,7 +468,7 @@ func (r *leafReader) content(e *Entry) {
 }
 
 func (r *leafReader) pieces(e *Entry, c *fields, n int, left int64) {
-	if n > len(c.b) {
+	if n > len(c.b) || !r.spend(n) {
 		r.corrupt("impossible number of pieces")
 		return
 	}

@@ -48,15 +48,19 @@ type File interface {
 	Linked() bool
 }
 
-// FS is the file operations that durability is made of, below one directory.
-// Names are relative and slash-separated; "." is the directory itself. No
-// symbolic link is followed out of it. It is wider than an interface should be
-// because a simulated disk must see every operation.
+// FS is the file operations below one directory. Names are relative and
+// slash-separated; "." is the directory itself. No symbolic link is followed
+// out of it.
 type FS interface {
+	Writer
+	Reader
+}
+
+// Writer is what durability is made of: every operation that leaves something
+// to be lost, and those that make it stay.
+type Writer interface {
 	// Create makes a file that was not there and opens it for writing.
 	Create(name string, perm fs.FileMode) (File, error)
-	// Open opens a regular file for reading.
-	Open(name string) (File, error)
 	// Rename gives a file another name. When the name is taken it is
 	// replaced, or, without replace, fs.ErrExist returned and nothing changed.
 	Rename(from, to string, replace bool) error
@@ -64,12 +68,18 @@ type FS interface {
 	Remove(name string) error
 	// Mkdir makes one directory.
 	Mkdir(name string, perm fs.FileMode) error
+	// SyncDir returns nil when the directory's entries are on stable storage.
+	SyncDir(name string) error
+}
+
+// Reader looks at what is there, synced or not.
+type Reader interface {
+	// Open opens a regular file for reading.
+	Open(name string) (File, error)
 	// Stat describes what has the name, never what a link points to.
 	Stat(name string) (fs.FileInfo, error)
 	// ReadDir lists a directory in ascending order of names.
 	ReadDir(name string) ([]fs.DirEntry, error)
-	// SyncDir returns nil when the directory's entries are on stable storage.
-	SyncDir(name string) error
 }
 
 // Locker is an FS that knows advisory locks on files.
@@ -88,7 +98,7 @@ type Locker interface {
 // name was taken already the error is fs.ErrExist and nothing has changed. tmp is
 // the name under which the bytes are gathered, in any directory of the same
 // file system; it is gone afterwards unless the machine stopped in between.
-func WriteNew(f FS, tmp, name string, perm fs.FileMode, data []byte) error {
+func WriteNew(f Writer, tmp, name string, perm fs.FileMode, data []byte) error {
 	if err := writeTemp(f, tmp, perm, data); err != nil {
 		return err
 	}
@@ -104,7 +114,7 @@ func WriteNew(f FS, tmp, name string, perm fs.FileMode, data []byte) error {
 // Replace gives the file name, there or not, new content. After a power cut
 // readers find the old bytes or the new ones, and the new ones for sure once it
 // has returned nil. The temporary file lies beside it, hidden by a dot.
-func Replace(f FS, name string, perm fs.FileMode, data []byte) error {
+func Replace(f Writer, name string, perm fs.FileMode, data []byte) error {
 	dir, base := path.Split(name)
 	tmp := fmt.Sprintf("%s.%s.%016x.tmp", dir, base, rand.Uint64())
 	if err := writeTemp(f, tmp, perm, data); err != nil {
@@ -118,7 +128,7 @@ func Replace(f FS, name string, perm fs.FileMode, data []byte) error {
 }
 
 // writeTemp makes a file whose bytes, though not its name, are durable.
-func writeTemp(f FS, tmp string, perm fs.FileMode, data []byte) (err error) {
+func writeTemp(f Writer, tmp string, perm fs.FileMode, data []byte) (err error) {
 	file, err := f.Create(tmp, perm)
 	if err != nil {
 		return err
@@ -146,7 +156,7 @@ func writeTemp(f FS, tmp string, perm fs.FileMode, data []byte) (err error) {
 // after a power cut. Removing what is not there is fs.ErrNotExist, and is
 // answered only once that absence is durable, so that a caller whose first
 // attempt ended unclear can try again and know.
-func Remove(f FS, name string) error {
+func Remove(f Writer, name string) error {
 	err := f.Remove(name)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -161,7 +171,7 @@ func Remove(f FS, name string) error {
 // been made by a process that died before it synced the parent, so each one is
 // synced into its parent once before Dirs trusts it.
 type Dirs struct {
-	fs   FS
+	fs   Writer
 	perm fs.FileMode
 
 	mu    sync.Mutex
@@ -170,7 +180,7 @@ type Dirs struct {
 
 // NewDirs returns a Dirs that makes directories in f with the given mode. It
 // takes f's own directory for durable.
-func NewDirs(f FS, perm fs.FileMode) *Dirs {
+func NewDirs(f Writer, perm fs.FileMode) *Dirs {
 	return &Dirs{fs: f, perm: perm, known: map[string]bool{".": true}}
 }
 

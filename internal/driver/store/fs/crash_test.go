@@ -321,3 +321,49 @@ func (f *faultRun) run(kind tripod.ErrorKind) {
 		f.t.Errorf("call %d failing: left in .incoming: %v %v", f.at, left, err)
 	}
 }
+
+// A reader who finds too many files open gives back those it keeps open itself.
+func TestReaderFindsTooManyFilesOpen(t *testing.T) {
+	disk := crashfs.New()
+	s := fs.On(disk, "disk")
+	ctx := t.Context()
+	for _, name := range []string{"a", "b", "c"} {
+		if err := s.Put(ctx, name, []byte(name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	open := 0
+	disk.SetHook(func(op crashfs.Op) error {
+		switch op.Verb {
+		case "open":
+			if open >= 2 {
+				return syscall.EMFILE
+			}
+			open++
+		case "close":
+			open--
+		}
+		return nil
+	})
+	for _, name := range []string{"a", "b", "c", "a", "c"} {
+		p := make([]byte, 1)
+		if _, err := s.Get(ctx, name, p, 0); err != nil || string(p) != name {
+			t.Errorf("get %s: %q %v", name, p, err)
+		}
+	}
+}
+
+// An empty folder is no object, and stays.
+func TestDeleteOfAFolder(t *testing.T) {
+	disk := crashfs.New()
+	s := fs.On(disk, "disk")
+	if err := errors.Join(s.Put(t.Context(), "a/b", nil), s.Delete(t.Context(), "a/b")); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Delete(t.Context(), "a"); !errors.Is(err, tripod.NotFound) {
+		t.Errorf("%v", err)
+	}
+	if _, err := disk.Stat("a"); err != nil {
+		t.Errorf("the folder is gone: %v", err)
+	}
+}

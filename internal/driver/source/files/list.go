@@ -57,27 +57,27 @@ func (b *batch) note(path, text string) {
 	b.news = append(b.news, news{path: path, text: text})
 }
 
-// names lists a folder, sorted. It gives nil, false when its content does not
-// belong or cannot be read.
+// names lists a folder, sorted, and leaves it open: nil when it cannot be opened.
 func (w *walk) names(f *folder, s *scratch, b *batch) ([]listed, directory) {
 	d, err := w.enter(f)
 	if err != nil {
 		b.warn("folder", f.path, err)
 		return nil, nil
 	}
+	if f.all && f.dev != f.parent {
+		if kind := d.kernel(); kind != "" {
+			b.note(f.path, "content left out: "+kind+" of the kernel, not files; name the path to keep it")
+			f.all = false
+		}
+	}
 	if !f.all {
 		var names []listed
-		for _, name := range f.wanted.names() {
-			names = append(names, listed{name: name})
+		if f.wanted != nil {
+			for _, name := range f.wanted.names() {
+				names = append(names, listed{name: name})
+			}
 		}
 		return names, d
-	}
-	if f.dev != f.parent {
-		if kind := d.kernel(); kind != "" {
-			d.close()
-			b.note(f.path, "content left out: "+kind+" of the kernel, not files; name the path to keep it")
-			return nil, nil
-		}
 	}
 	if err := d.list(s); err != nil {
 		b.warn("rest of folder", f.path, err)

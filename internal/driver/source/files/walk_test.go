@@ -314,23 +314,6 @@ func TestUnreadableFolder(t *testing.T) {
 	}
 }
 
-func TestPermissionDenied(t *testing.T) {
-	if os.Geteuid() == 0 {
-		t.Skip("not proved: the kernel's own refusal to list a folder, needs a user other than root")
-	}
-	root := t.TempDir()
-	plant(t, root, "a/x")
-	if err := os.Chmod(root+"/a", 0); err != nil {
-		t.Fatal(err)
-	}
-	var heard told
-	entries := collect(t, open(t, newSystem(), Options{Paths: []string{root}, Watcher: heard.watcher()}))
-	expect(t, below(entries, root), "a")
-	if len(heard.errs) != 1 || !errors.Is(heard.errs[0], tripod.Denied) {
-		t.Errorf("warnings %v", heard.errs)
-	}
-}
-
 // A user who swaps a folder for a link must not make a backup by root keep
 // what lies behind it.
 func TestSwappedForLink(t *testing.T) {

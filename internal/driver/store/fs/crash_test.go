@@ -367,3 +367,43 @@ func TestDeleteOfAFolder(t *testing.T) {
 		t.Errorf("the folder is gone: %v", err)
 	}
 }
+
+// After a holder's death everything is synced before the next one is let in,
+// and stays to be done when that fails.
+func TestSyncAfterADeathIsNotForgotten(t *testing.T) {
+	disk := crashfs.New()
+	ctx := t.Context()
+	s := fs.On(disk, "disk")
+	if _, err := s.Exclusive(ctx, "one who dies", nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Put(ctx, "p/a", nil); err != nil {
+		t.Fatal(err)
+	}
+	disk.Kill()
+	synced := 0
+	var failing error
+	disk.SetHook(func(op crashfs.Op) error {
+		if op.Verb != "syncdir" {
+			return nil
+		}
+		synced++
+		return failing
+	})
+	for i, c := range []struct {
+		failing error
+		kind    error
+		syncs   bool
+	}{{syscall.EIO, tripod.Unavailable, true}, {nil, nil, true}, {nil, nil, false}} {
+		synced, failing = 0, c.failing
+		release, err := fs.On(disk, "disk").Exclusive(ctx, "next", nil)
+		if !errors.Is(err, c.kind) || (synced > 0) != c.syncs {
+			t.Errorf("attempt %d: %v after %d syncs", i, err, synced)
+		}
+		if err == nil {
+			if err := release(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}

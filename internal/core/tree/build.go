@@ -155,7 +155,7 @@ func (b *Builder) AddLeaf(l Leaf) error {
 // cut closes the open leaf, then as many inner nodes as the key that comes
 // next says.
 func (b *Builder) cut(level int) error {
-	if err := b.closeLeaf(); err != nil {
+	if err := b.CloseLeaf(); err != nil {
 		return err
 	}
 	return b.cutAbove(level)
@@ -170,7 +170,8 @@ func (b *Builder) cutAbove(level int) error {
 	return nil
 }
 
-func (b *Builder) closeLeaf() error {
+// CloseLeaf ends the open leaf, if there is one. AddLeaf does so by itself.
+func (b *Builder) CloseLeaf() error {
 	if b.leaf.n == 0 {
 		return nil
 	}
@@ -231,7 +232,7 @@ func (b *Builder) closeInner(level int) error {
 // Finish closes all nodes and returns the root's capability. A tree without
 // entries is Invalid.
 func (b *Builder) Finish() (seal.Ref, error) {
-	if err := b.closeLeaf(); err != nil {
+	if err := b.CloseLeaf(); err != nil {
 		return seal.Ref{}, err
 	}
 	for level := 1; level <= len(b.levels); level++ {

@@ -10,7 +10,7 @@ import (
 
 // A disk map is a radix tree of fan-out 256 over a disk's blocks. A block of
 // zeros is absent, and so is a node without blocks; a dirty block rewrites its
-// path only.
+// path only. The last block of a disk is as long as what is left of the disk.
 const (
 	diskVersion = 1
 	// DiskFan is the number of slots of a disk-map node.

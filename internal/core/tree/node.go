@@ -47,6 +47,16 @@ func CheckRefs(children []Child, refs []tripod.ID) error {
 
 // DecodeNode decodes a file-tree node. refs are the ones its frame carries.
 func DecodeNode(plain []byte, refs []tripod.ID) (*Node, error) {
+	n, err := ParseNode(plain)
+	if err != nil {
+		return nil, err
+	}
+	return n, CheckRefs(n.Children, refs)
+}
+
+// ParseNode decodes a file-tree node that came without a frame, from a place
+// that keeps it whole.
+func ParseNode(plain []byte) (*Node, error) {
 	f := &fields{b: plain}
 	version, level := f.byte(), int(f.byte())
 	if f.bad || version != leafVersion || level > maxLevel || len(plain) > 2*maxNodeBytes {
@@ -62,7 +72,7 @@ func DecodeNode(plain []byte, refs []tripod.ID) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	return n, CheckRefs(n.Children, refs)
+	return n, nil
 }
 
 func decodeInner(f *fields) ([]Child, error) {

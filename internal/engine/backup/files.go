@@ -1,0 +1,412 @@
+package backup
+
+import (
+	"context"
+	"encoding/binary"
+	"runtime"
+	"time"
+
+	"github.com/zeebo/blake3"
+	"golang.org/x/sync/errgroup"
+
+	"tripod/internal/core/chunk"
+	"tripod/internal/core/run"
+	"tripod/internal/core/seal"
+	"tripod/internal/core/tree"
+	"tripod/internal/core/tripod"
+	"tripod/internal/driver/source"
+)
+
+// Limits of the pipeline. A walk runs ahead of the tree that is built behind
+// it by at most aheadMax entries. A small job is closed when it spans half of
+// that, so that the tree never waits for a job the walk has not closed.
+const (
+	aheadMax    = 16 << 10
+	smallSpan   = aheadMax / 2
+	smallJobMax = 1024 // items
+)
+
+// filesRun is one backup of a file tree. The walk's goroutine matches entries
+// with the cache of the last run and hands what must be read to workers, in
+// jobs; the same goroutine builds the tree from entries in order as they
+// become ready.
+type filesRun struct {
+	*session
+	tree   source.Tree
+	old    *cache // of the last run; empty when there is none
+	cursor cursor
+	owners source.Owners
+	hash   *blake3.Hasher // of idents; the walk's goroutine only
+	dir    string         // parent of the entries at hand
+	dirSum ident          // its hash
+
+	jobs    chan *job
+	small   *job // being filled
+	opened  int64
+	walked  int64
+	bundler *chunk.Bundler
+	links   map[[2]uint64]*item // first name of each file with several
+
+	pending []step // in order, not yet in the tree
+	head    int
+	out     *assembler
+	content *contentIndex
+}
+
+// step is what the tree gets next: a run of entries of the last tree, or one
+// item when that is set.
+type step struct {
+	item     *item
+	from, to int
+}
+
+// item is an entry that is new or changed.
+type item struct {
+	src   source.Entry
+	ident ident
+	sum   contentSum // of small content, for the next run's cache
+	prev  *tree.Entry
+	prevC int // its place in the cache
+	entry tree.Entry
+	link  *item // the first name of the same file, which has the content
+	job   *job  // nil: ready at once
+	drop  bool  // could not be read
+
+	chunks    []knownSum // of a long file, for the next run's cache
+	lists     []listNode // of a long file, children first
+	bytesRead int64
+}
+
+// job is work for one worker: items, and whether they share a bundle.
+type job struct {
+	items []*item
+	large bool
+	done  chan struct{}
+}
+
+// Files backs up a file tree.
+func Files(ctx context.Context, t source.Tree, o Options) (*Report, error) {
+	s := begin(tripod.Files, o)
+	f := &filesRun{
+		session: s, tree: t, hash: keyedHasher(o.Keys.CacheKey()), bundler: chunk.NewBundler(o.Keys.BundleKey()),
+		links: map[[2]uint64]*item{}, jobs: make(chan *job, 2*workers()),
+	}
+	err := f.run(ctx)
+	report := s.finish()
+	if err != nil {
+		return report, err
+	}
+	return report, nil
+}
+
+// workers read and seal. More than cores, so that some read while others seal.
+func workers() int { return 2 * runtime.GOMAXPROCS(0) }
+
+func (f *filesRun) run(ctx context.Context) error {
+	old, err := f.openCache(ctx)
+	if err != nil {
+		return err
+	}
+	defer old.close()
+	f.old, f.cursor = old, cursor{view: leafView{cache: old}}
+	f.content = &contentIndex{cache: old, view: leafView{cache: old}}
+	f.meter.filesTotal.Store(int64(old.rows()))
+	f.meter.bytesTotal.Store(old.bytes)
+	f.meter.phase(run.Saving)
+
+	group, gctx := errgroup.WithContext(ctx)
+	f.out = newAssembler(gctx, f.session, old)
+	defer f.out.close()
+	if !f.DryRun {
+		for range workers() {
+			group.Go(func() error { return f.work(gctx) })
+		}
+	}
+	group.Go(func() error {
+		defer close(f.jobs)
+		return f.walk(gctx)
+	})
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	if f.DryRun {
+		return nil
+	}
+	root, err := f.out.finish()
+	if err != nil {
+		return err
+	}
+	if err := f.up.flush(ctx); err != nil {
+		return err
+	}
+	if err := f.commit(ctx, root); err != nil {
+		return err
+	}
+	if err := f.out.saveCache(f.cachePath(), root, f.report.Bytes); err != nil {
+		f.Warnings.add(f.cachePath(), err)
+	}
+	return nil
+}
+
+// openCache opens the last run's cache if the vault still holds what it
+// speaks of, else an empty one.
+func (f *filesRun) openCache(ctx context.Context) (*cache, error) {
+	path := f.cachePath()
+	if path == "" {
+		return new(cache), nil
+	}
+	c, err := readCache(path)
+	if err != nil {
+		removeStale(path)
+		return new(cache), nil
+	}
+	if c.rows() == 0 {
+		return c, nil
+	}
+	held, err := f.holdsRoot(ctx, &c.root)
+	if err != nil || !held {
+		c.close()
+		return new(cache), err
+	}
+	return c, nil
+}
+
+func (f *filesRun) walk(ctx context.Context) error {
+	err := f.tree.Walk(ctx, func(batch []source.Entry) error {
+		for i := range batch {
+			if err := f.visit(ctx, &batch[i]); err != nil {
+				return err
+			}
+		}
+		return f.drain(ctx, aheadMax)
+	})
+	if err != nil {
+		return err
+	}
+	if err := f.dispatchSmall(ctx); err != nil {
+		return err
+	}
+	return f.drain(ctx, 0)
+}
+
+// visit takes the next entry of the walk.
+func (f *filesRun) visit(ctx context.Context, e *source.Entry) error {
+	f.walked++
+	if e.Type == source.Directory {
+		f.report.Dirs++
+	} else {
+		f.report.Files++
+	}
+	f.report.Bytes += e.Size
+	id := f.identOf(e)
+	at, prev, same, err := f.cursor.match(e, &id)
+	if err != nil {
+		return err
+	}
+	if same {
+		f.report.Same++
+		f.meter.done(1, e.Size, "")
+		f.keep(at)
+		return f.closeWideJob(ctx)
+	}
+	if prev == nil {
+		f.report.New++
+	} else {
+		f.report.Changed++
+	}
+	if f.DryRun {
+		f.report.Read += e.Size
+		f.meter.done(1, e.Size, e.Path())
+		return nil
+	}
+	it := &item{src: *e, ident: id, prev: prev, prevC: at}
+	f.describe(it)
+	f.pending = append(f.pending, step{item: it})
+	return f.assign(ctx, it)
+}
+
+// keep says that entry at of the last tree comes next, unchanged.
+func (f *filesRun) keep(at int) {
+	if n := len(f.pending); n > f.head {
+		if last := &f.pending[n-1]; last.item == nil && last.to == at {
+			last.to++
+			return
+		}
+	}
+	f.pending = append(f.pending, step{from: at, to: at + 1})
+}
+
+// describe fills in what the walk knows of an entry.
+func (f *filesRun) describe(it *item) {
+	e := &it.src
+	it.entry = tree.Entry{
+		Parent: e.Parent, Name: e.Name, Type: tree.FileType(e.Type), Mode: e.Mode & 0o7777,
+		Owner: tree.Owner{UID: e.UID, GID: e.GID, User: f.owners.User(e.UID), Group: f.owners.Group(e.GID)},
+		Sec:   e.MTime.Sec, Nsec: uint32(e.MTime.Nsec), Major: e.Major, Minor: e.Minor,
+	}
+	if e.Type == source.Regular {
+		it.entry.Size = e.Size
+		if e.Nlink > 1 {
+			var key [16]byte
+			binary.LittleEndian.PutUint64(key[:], e.Dev)
+			binary.LittleEndian.PutUint64(key[8:], e.Inode)
+			sum := f.sum(key[:])
+			it.entry.Group = binary.LittleEndian.Uint64(sum[:]) | 1
+		}
+	}
+}
+
+// assign gives an item to the job that will read it.
+func (f *filesRun) assign(ctx context.Context, it *item) error {
+	e := &it.src
+	if e.Type == source.Regular && e.Nlink > 1 {
+		key := [2]uint64{e.Dev, e.Inode}
+		if first := f.links[key]; first != nil {
+			it.link = first
+			return nil
+		}
+		f.links[key] = it
+	}
+	if e.Type == source.Regular && e.Size >= chunk.BundleFileMax {
+		it.job = &job{items: []*item{it}, large: true, done: make(chan struct{})}
+		return f.dispatch(ctx, it.job)
+	}
+	bundled := e.Type == source.Regular && e.Size > chunk.InlineMax
+	if bundled && f.bundler.CutBefore(e.Name, int(e.Size)) {
+		if err := f.dispatchSmall(ctx); err != nil {
+			return err
+		}
+		// The new bundle begins with this file.
+		f.bundler.Reset()
+		f.bundler.CutBefore(e.Name, int(e.Size))
+	}
+	if f.small == nil {
+		f.small, f.opened = &job{done: make(chan struct{})}, f.walked
+	}
+	it.job = f.small
+	f.small.items = append(f.small.items, it)
+	if len(f.small.items) >= smallJobMax {
+		return f.dispatchSmall(ctx)
+	}
+	return f.closeWideJob(ctx)
+}
+
+// closeWideJob dispatches the small job when the walk is too far beyond its
+// first item.
+func (f *filesRun) closeWideJob(ctx context.Context) error {
+	if f.small != nil && f.walked-f.opened >= smallSpan {
+		return f.dispatchSmall(ctx)
+	}
+	return nil
+}
+
+func (f *filesRun) dispatchSmall(ctx context.Context) error {
+	j := f.small
+	f.small = nil
+	f.bundler.Reset()
+	if j == nil {
+		return nil
+	}
+	return f.dispatch(ctx, j)
+}
+
+func (f *filesRun) dispatch(ctx context.Context, j *job) error {
+	select {
+	case f.jobs <- j:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// drain moves what is ready from the front of pending into the tree, and waits
+// until no more than ahead steps are left.
+func (f *filesRun) drain(ctx context.Context, ahead int) error {
+	for f.head < len(f.pending) {
+		st := &f.pending[f.head]
+		if st.item != nil && st.item.job != nil {
+			select {
+			case <-st.item.job.done:
+			default:
+				if len(f.pending)-f.head <= ahead {
+					f.compact()
+					return nil
+				}
+				select {
+				case <-st.item.job.done:
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}
+		}
+		if err := f.out.add(st); err != nil {
+			return err
+		}
+		if st.item != nil {
+			f.report.Read += st.item.bytesRead
+		}
+		*st = step{}
+		f.head++
+	}
+	f.pending, f.head = f.pending[:0], 0
+	return nil
+}
+
+// compact forgets steps that are in the tree.
+func (f *filesRun) compact() {
+	if f.head > len(f.pending)/2 {
+		n := copy(f.pending, f.pending[f.head:])
+		clear(f.pending[n:])
+		f.pending, f.head = f.pending[:n], 0
+	}
+}
+
+// ident is a keyed hash of all that lstat tells of an entry, path included.
+// Equal idents mean: the same file, unchanged.
+type ident [16]byte
+
+func keyedHasher(key seal.Secret) *blake3.Hasher {
+	h, err := blake3.NewKeyed(key[:])
+	if err != nil {
+		panic(err) // only a wrong key length fails
+	}
+	return h
+}
+
+func (f *filesRun) sum(p []byte) (id ident) {
+	f.hash.Reset()
+	_, _ = f.hash.Write(p)
+	var out [32]byte
+	f.hash.Sum(out[:0])
+	return ident(out[:16])
+}
+
+func (f *filesRun) identOf(e *source.Entry) ident {
+	if e.Parent != f.dir || f.walked == 1 {
+		f.dir, f.dirSum = e.Parent, f.sum([]byte(e.Parent))
+	}
+	b := make([]byte, 0, 256)
+	b = append(b, f.dirSum[:]...)
+	b = append(b, byte(e.Type))
+	for _, v := range [...]uint64{
+		uint64(e.Size), uint64(e.MTime.Sec), uint64(e.CTime.Sec), uint64(e.MTime.Nsec)<<32 | uint64(e.CTime.Nsec),
+		e.Dev, e.Inode, uint64(e.Mode)<<32 | uint64(e.Nlink), uint64(e.UID)<<32 | uint64(e.GID),
+		uint64(e.Major)<<32 | uint64(e.Minor),
+	} {
+		b = binary.LittleEndian.AppendUint64(b, v)
+	}
+	return f.sum(append(b, e.Name...))
+}
+
+// racyWindow is how fresh a file's last change may be, at the time it is read,
+// for its timestamps to be trusted by the next run: a second change within the
+// clock's grain would leave them as they are.
+const racyWindow = 100 * time.Millisecond
+
+// racy reports whether an entry changed so shortly before now that it must be
+// read again next time.
+func racy(e *source.Entry, now time.Time) bool {
+	edge := now.Add(-racyWindow)
+	after := func(t source.Time) bool { return time.Unix(t.Sec, t.Nsec).After(edge) }
+	return after(e.CTime) || after(e.MTime)
+}

@@ -1,0 +1,75 @@
+package backup
+
+import (
+	"context"
+
+	"tripod/internal/core/chunk"
+	"tripod/internal/core/run"
+	"tripod/internal/core/seal"
+	"tripod/internal/core/tree"
+	"tripod/internal/core/tripod"
+	"tripod/internal/driver/source"
+)
+
+// Stream backs up bytes that come once, front to back. A stream that ends in
+// an error makes no snapshot.
+func Stream(ctx context.Context, in source.Stream, o Options) (*Report, error) {
+	s := begin(tripod.Stream, o)
+	err := s.stream(ctx, in)
+	return s.finish(), err
+}
+
+func (s *session) stream(ctx context.Context, in source.Stream) error {
+	s.report.Files, s.report.New = 1, 1
+	s.meter.phase(run.Saving)
+	if s.DryRun {
+		return tripod.Errorf(tripod.Invalid, "dry run of a stream: it can be read only once").
+			WithHint("leave --dry-run away")
+	}
+	old := readRefs(s.cachePath())
+	held := false
+	if !old.empty() {
+		var err error
+		if held, err = s.holdsRoot(ctx, &old.root); err != nil {
+			return err
+		}
+	}
+	known := map[knownSum]bool{}
+	for i := range int64(old.len()) {
+		if r := old.at(i); held {
+			known[sumOfRef(&r)] = true
+		}
+	}
+	var fresh []byte
+	list := tree.NewListBuilder(func(kind tripod.BlobKind, refs []tripod.ID, plain []byte) (seal.Ref, error) {
+		return s.up.node(ctx, kind, refs, plain)
+	})
+	err := split(ctx, chunk.NewSplitter(s.Keys.ChunkKey()), in, func(ctx context.Context, c []byte) (seal.Ref, error) {
+		return s.up.blob(ctx, c, func(r *seal.Ref) bool { return known[sumOfRef(r)] })
+	}, func(part sealed) error {
+		s.report.Bytes += int64(part.length)
+		s.meter.done(0, int64(part.length), in.Name())
+		fresh = seal.AppendRef(fresh, &part.ref)
+		return list.Add(part.ref, int64(part.length))
+	})
+	if err != nil {
+		return err
+	}
+	root, err := list.Finish()
+	if err != nil {
+		return err
+	}
+	if err := s.up.flush(ctx); err != nil {
+		return err
+	}
+	s.report.Read = s.report.Bytes
+	if err := s.commit(ctx, root); err != nil {
+		return err
+	}
+	if path := s.cachePath(); path != "" {
+		if err := (&refTable{root: root, refs: fresh}).save(path); err != nil {
+			s.Warnings.add(path, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,186 @@
+package reader
+
+import (
+	"crypto/ed25519"
+	"crypto/hpke"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/zeebo/blake3"
+)
+
+// document opens a signed document: it checks tag and version and returns the
+// fields between them and the signature.
+func document(p []byte, tag string) (*fields, error) {
+	f := &fields{b: p}
+	f.tag(tag)
+	version := f.byte()
+	if f.bad || len(p) > 1<<20 || len(f.b) < ed25519.SignatureSize {
+		return nil, errors.New("malformed")
+	}
+	if version != 1 {
+		return nil, fmt.Errorf("format version %d is not known", version)
+	}
+	f.b = f.b[:len(f.b)-ed25519.SignatureSize]
+	return f, nil
+}
+
+func signedBy(p []byte, key [32]byte) bool {
+	n := len(p) - ed25519.SignatureSize
+	return n >= 0 && ed25519.Verify(key[:], p[:n], p[n:])
+}
+
+type descriptor struct {
+	company, vault [16]byte
+	box            []byte
+	sign           [32]byte
+}
+
+func parseDescriptor(p []byte) (*descriptor, error) {
+	f, err := document(p, "tripod 1 vault\n")
+	if err != nil {
+		return nil, err
+	}
+	d := &descriptor{company: f.id(), vault: f.id(), box: f.counted(3), sign: f.hash()}
+	f.time()
+	if err := f.done("vault descriptor"); err != nil {
+		return nil, err
+	}
+	if !signedBy(p, d.sign) {
+		return nil, errors.New("its signature does not match")
+	}
+	return d, nil
+}
+
+// machineKey checks a certificate down from the company's key and returns the
+// machine's.
+func machineKey(p []byte, machine [16]byte, d *descriptor) (key [32]byte, err error) {
+	f, err := document(p, "tripod 1 machine\n")
+	if err != nil {
+		return key, err
+	}
+	companyID, id := f.id(), f.id()
+	key = f.hash()
+	enrolled, invitation := f.time(), f.counted(3)
+	if err := f.done("certificate"); err != nil {
+		return key, err
+	}
+	i, err := document(invitation, "tripod 1 invitation\n")
+	if err != nil {
+		return key, fmt.Errorf("invitation: %w", err)
+	}
+	invited, by, expires := i.id(), i.hash(), i.time()
+	switch {
+	case i.done("") != nil:
+		return key, errors.New("invitation: malformed")
+	case invited != d.company || !signedBy(invitation, d.sign):
+		return key, errors.New("invitation: not signed by this company")
+	case companyID != d.company || id != machine || !signedBy(p, by):
+		return key, errors.New("not endorsed by this company")
+	case !expires.IsZero() && enrolled.After(expires):
+		return key, errors.New("enrolled after its invitation expired")
+	}
+	return key, nil
+}
+
+type record struct {
+	company, machine, source [16]byte
+	seq                      uint64
+	prev, root               [32]byte
+	kind                     byte
+	time                     time.Time
+	label                    []byte
+	hash                     [32]byte
+}
+
+func parseRecord(p []byte, key [32]byte) (*record, error) {
+	f, err := document(p, "tripod 1 record\n")
+	if err != nil {
+		return nil, err
+	}
+	r := &record{company: f.id(), machine: f.id(), source: f.id(), seq: f.uint(8), hash: blake3.Sum256(p)}
+	f.uint(8) // incarnation
+	r.prev = f.hash()
+	r.kind, r.root = f.byte(), f.hash()
+	r.time = f.time()
+	f.take(2) // size classes
+	f.time()  // lock until
+	r.label = f.counted(3)
+	if err := f.done("record"); err != nil {
+		return nil, err
+	}
+	if r.kind < 1 || r.kind > 3 || r.seq == 0 || len(r.label) > 256<<10 {
+		return nil, errors.New("impossible fields")
+	}
+	if !signedBy(p, key) {
+		return nil, errors.New("not signed by its machine")
+	}
+	return r, nil
+}
+
+// forgotten checks an order to forget r.
+func forgotten(p []byte, r *record, d *descriptor) error {
+	f, err := document(p, "tripod 1 forget\n")
+	if err != nil {
+		return err
+	}
+	companyID, machine, source, seq, hash := f.id(), f.id(), f.id(), f.uint(8), f.hash()
+	f.time()
+	if f.done("") != nil || companyID != d.company || machine != r.machine || source != r.source || seq != r.seq ||
+		hash != r.hash || !signedBy(p, d.sign) {
+		return errors.New("not the company's order to forget this snapshot")
+	}
+	return nil
+}
+
+// openGrant checks the grant to the company and opens the root's capability.
+func openGrant(p []byte, r *record, key [32]byte, own hpke.PrivateKey) (root ref, err error) {
+	f, err := document(p, "tripod 1 grant\n")
+	if err != nil {
+		return root, err
+	}
+	companyID, machine, source, seq, recipient, sealed := f.id(), f.id(), f.id(), f.uint(8), f.hash(), f.counted(3)
+	if f.done("") != nil || companyID != r.company || machine != r.machine || source != r.source || seq != r.seq || !signedBy(p, key) {
+		return root, errors.New("not signed for this snapshot by its machine")
+	}
+	if recipient != blake3.Sum256(own.PublicKey().Bytes()) {
+		return root, errors.New("is for another recipient")
+	}
+	info := slices.Concat([]byte("tripod 1 grant\n"), companyID[:], machine[:], source[:],
+		binary.LittleEndian.AppendUint64(nil, seq), r.root[:])
+	plain, err := hpke.Open(own, hpke.HKDFSHA256(), hpke.AES256GCM(), info, sealed)
+	if err != nil || len(plain) != refLen {
+		return root, errors.New("does not open")
+	}
+	if root = refFrom(plain); root.id() != r.root {
+		return root, errors.New("opens another root than the record names")
+	}
+	return root, nil
+}
+
+// openLabel fills in what people know a snapshot by.
+func (s *Snapshot) openLabel(sealed []byte) error {
+	id := s.root.id()
+	plain, err := unseal(derive("tripod 1 label", s.root.h), id[:], sealed)
+	if err != nil {
+		return fmt.Errorf("label: %w", err)
+	}
+	f := &fields{b: plain}
+	if f.byte() != 1 {
+		return errors.New("label: unknown version")
+	}
+	s.Host = string(f.counted(3))
+	for range f.uint(2) {
+		s.Paths = append(s.Paths, string(f.counted(3)))
+	}
+	for range f.uint(2) {
+		s.Tags = append(s.Tags, string(f.counted(3)))
+	}
+	f.counted(3) // program
+	s.Files, s.Bytes = int64(f.uint(8)), int64(f.uint(8))
+	f.uint(8) // skipped
+	return f.done("label")
+}

@@ -42,6 +42,16 @@ func plant(t interface{ Fatal(...any) }, root string, names ...string) {
 	}
 }
 
+// must is for the steps of a set-up.
+func must(t *testing.T, errs ...error) {
+	t.Helper()
+	for _, err := range errs {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // told records what a walk has to say.
 type told struct {
 	mu       sync.Mutex

@@ -48,7 +48,14 @@ func TestOpenAfterChange(t *testing.T) {
 			t.Run(system+"/"+c.name, func(t *testing.T) {
 				root := t.TempDir()
 				plant(t, root, "d/f=content")
+				before := descriptors(t)
 				tree := open(t, s, Options{Paths: []string{root}})
+				defer func() {
+					must(t, tree.Close())
+					if open := descriptors(t) - before; open != 0 {
+						t.Errorf("%d descriptors stay open", open)
+					}
+				}()
 				e := find(t, collect(t, tree), root+"/d/f")
 				if f, err := tree.Open(e); err != nil { // so that the folder is kept open
 					t.Fatal(err)
@@ -150,4 +157,23 @@ func descriptors(t *testing.T) int {
 		t.Skip("not proved: no descriptor is left open, needs /proc")
 	}
 	return len(entries)
+}
+
+// A folder in use is not closed to make room.
+func TestHandlesInUse(t *testing.T) {
+	root := t.TempDir()
+	h := newHandles(newSystem())
+	var held []*handle
+	for i := range maxHandles + 5 {
+		plant(t, root, fmt.Sprintf("%d/", i))
+		d, err := h.acquire(fmt.Sprintf("%s/%d", root, i)[1:])
+		must(t, err)
+		held = append(held, d)
+	}
+	var e source.Entry
+	for _, d := range held {
+		must(t, d.self(&e))
+		h.release(d)
+	}
+	h.forget()
 }

@@ -22,16 +22,6 @@ import (
 	"tripod/internal/driver/source/sourcetest"
 )
 
-// must is for the steps of a set-up.
-func must(t *testing.T, errs ...error) {
-	t.Helper()
-	for _, err := range errs {
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
 func TestTypes(t *testing.T) {
 	root := t.TempDir()
 	plant(t, root, "file=12345", "dir/", "link->some/where")
@@ -291,6 +281,8 @@ func TestKernelFileSystems(t *testing.T) {
 		t.Errorf("notes %q", heard.notes)
 	}
 	named := collect(t, open(t, newSystem(), Options{Paths: []string{root, root + "/proc/sys/kernel"}}))
+	find(t, named, root+"/proc/sys/kernel/ostype")
+	named = collect(t, open(t, newSystem(), Options{Paths: []string{root + "/proc"}}))
 	find(t, named, root+"/proc/sys/kernel/ostype")
 }
 

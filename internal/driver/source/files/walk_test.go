@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -112,7 +114,7 @@ func TestOrderProperty(t *testing.T) {
 
 func TestProtectedPaths(t *testing.T) {
 	base := t.TempDir()
-	plant(t, base, "a/b/c/d", "a/b/e", "a/f", "g/h", "target/x", "link->target", "file=1")
+	plant(t, base, "a/b/c/d", "a/b/e", "a/f", "g/h", "target/x", "link->target", "file=1", "li")
 	cases := []struct {
 		name  string
 		paths []string
@@ -126,9 +128,10 @@ func TestProtectedPaths(t *testing.T) {
 		{"file and its folder", []string{"a/f", "a"}, []string{"a", "a/b", "a/f", "a/b/c", "a/b/e", "a/b/c/d"}},
 		{"the link itself", []string{"link"}, []string{"link"}},
 		{"through a link", []string{"link/x"}, []string{"link", "link/x"}},
+		{"names that begin alike", []string{"li", "link/x"}, []string{"li", "link", "link/x"}},
 		{"a link and through it", []string{"link", "link/x"}, []string{"link", "target", "target/x"}},
 		{"all and through a link", []string{".", "link/x"}, []string{
-			"a", "file", "g", "link", "target", "a/b", "a/f", "a/b/c", "a/b/e", "a/b/c/d", "g/h", "target/x",
+			"a", "file", "g", "li", "link", "target", "a/b", "a/f", "a/b/c", "a/b/e", "a/b/c/d", "g/h", "target/x",
 		}},
 	}
 	for system, s := range both() {
@@ -284,7 +287,7 @@ func TestVanishing(t *testing.T) {
 
 func TestUnreadableFolder(t *testing.T) {
 	root := t.TempDir()
-	plant(t, root, "a/x", "b/y", "c/z")
+	plant(t, root, "a/x", "b/y", "b/y2", "c/z")
 	var heard told
 	broken := errors.New("device failed")
 	h := &hooked{
@@ -302,9 +305,10 @@ func TestUnreadableFolder(t *testing.T) {
 			return nil
 		},
 	}
-	entries := collect(t, open(t, h, Options{Paths: []string{root}, Watcher: heard.watcher()}))
+	tree := open(t, h, Options{Paths: []string{root}, Watcher: heard.watcher()})
+	tree.batch = 1 // what a listing has to say goes with its first batch
 	// What could be read of b is kept.
-	expect(t, below(entries, root), "a", "b", "c", "b/y", "c/z")
+	expect(t, below(collect(t, tree), root), "a", "b", "c", "b/y", "b/y2", "c/z")
 	expect(t, heard.warnings, root[1:]+"/a", root[1:]+"/b")
 	if !errors.Is(heard.errs[0], tripod.Denied) || tripod.HintOf(heard.errs[0]) == "" {
 		t.Errorf("no permission: %v", heard.errs[0])
@@ -412,5 +416,53 @@ func TestCancel(t *testing.T) {
 			t.Error(err)
 		}
 		cancel()
+	}
+}
+
+// However slow the caller is, the workers read ahead only so far, and they end
+// with the walk.
+func TestReadAheadIsBounded(t *testing.T) {
+	root := t.TempDir()
+	for i := range 300 {
+		plant(t, root, fmt.Sprintf("%d/%d/%d/x", i%3, i%30, i))
+	}
+	var opened atomic.Int64
+	var ended atomic.Bool
+	h := &hooked{system: newSystem(), opening: func(string) error {
+		opened.Add(1)
+		if ended.Load() {
+			t.Error("a folder is opened behind the walk's end")
+		}
+		return nil
+	}}
+	const workers = 4
+	tree := open(t, h, Options{Paths: []string{root}, Workers: workers})
+	tree.ahead = 10 * nodeCost
+	given := map[string]bool{}
+	for range 20 {
+		clear(given)
+		opened.Store(0)
+		ended.Store(false)
+		must(t, tree.Walk(t.Context(), func(batch []source.Entry) error {
+			given[batch[0].Parent] = true
+			runtime.Gosched()
+			// Each worker may overshoot by the piece it holds.
+			if ahead := int(opened.Load()) - len(given); ahead > 10+2*workers {
+				t.Fatalf("%d folders ahead of the caller", ahead)
+			}
+			return nil
+		}))
+		enough := errors.New("enough")
+		err := tree.Walk(t.Context(), func(batch []source.Entry) error {
+			if strings.HasSuffix(batch[0].Parent, "/2") {
+				return enough
+			}
+			return nil
+		})
+		ended.Store(true)
+		if !errors.Is(err, enough) {
+			t.Fatal(err)
+		}
+		runtime.Gosched()
 	}
 }

@@ -1,0 +1,116 @@
+package catalog
+
+import (
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"tripod/internal/core/tripod"
+)
+
+// Latest is the spec of the newest snapshot.
+const Latest = "latest"
+
+// Filter selects snapshots. Empty fields select all.
+type Filter struct {
+	Host   string
+	Path   string   // that protect it: it is one of their paths or below one
+	Tags   []string // that bear all of them
+	Type   tripod.SourceType
+	Before time.Time // begun before it
+}
+
+// Select gives the live snapshots that fit, oldest first.
+func (c *Catalog) Select(f Filter) []Snapshot {
+	return slices.DeleteFunc(c.Snapshots(), func(s Snapshot) bool { return !f.fits(&s) })
+}
+
+// Newest gives the newest snapshot that fits, or NotFound.
+func (c *Catalog) Newest(f Filter) (Snapshot, error) {
+	fit := c.Select(f)
+	if len(fit) == 0 {
+		return Snapshot{}, tripod.Errorf(tripod.NotFound, "snapshot: none%s", f.text()).WithHint("tripod snapshots lists what there is")
+	}
+	return fit[len(fit)-1], nil
+}
+
+func (f *Filter) fits(s *Snapshot) bool {
+	if f.Host != "" && f.Host != s.Label.Host || f.Type != 0 && f.Type != s.Record.Type ||
+		!f.Before.IsZero() && !s.Record.Time.Before(f.Before) {
+		return false
+	}
+	for _, t := range f.Tags {
+		if !slices.Contains(s.Label.Tags, t) {
+			return false
+		}
+	}
+	return f.Path == "" || slices.ContainsFunc(s.Label.Paths, func(p string) bool { return protects(p, f.Path) })
+}
+
+func (f *Filter) text() string {
+	var b strings.Builder
+	for _, part := range []struct{ word, value string }{{"host", f.Host}, {"path", f.Path}, {"tags", strings.Join(f.Tags, ",")}} {
+		if part.value != "" {
+			fmt.Fprintf(&b, " with %s %s", part.word, part.value)
+		}
+	}
+	return b.String()
+}
+
+// ParseSpec cuts SNAPSHOT[:PATH].
+func ParseSpec(text string) (spec, path string) {
+	spec, path, _ = strings.Cut(text, ":")
+	return spec, path
+}
+
+// Find gives the live snapshot that spec names: "latest", or the first digits
+// of its id.
+func (c *Catalog) Find(spec string) (Snapshot, error) { return c.FindIn(spec, Filter{}) }
+
+// FindIn is Find among the snapshots that fit.
+func (c *Catalog) FindIn(spec string, f Filter) (Snapshot, error) {
+	if spec == Latest {
+		return c.Newest(f)
+	}
+	digits := strings.ToLower(spec)
+	if digits == "" || len(digits) > 64 || strings.Trim(digits, "0123456789abcdef") != "" {
+		return Snapshot{}, tripod.Errorf(tripod.Invalid, "snapshot %q: is no snapshot's id", spec).
+			WithHint("give the first digits of an id that tripod snapshots lists, or %q", Latest)
+	}
+	var hits []Snapshot
+	for _, s := range c.Select(f) {
+		if s.named(digits) {
+			hits = append(hits, s)
+		}
+	}
+	switch {
+	case len(hits) == 1:
+		return hits[0], nil
+	case len(hits) > 1:
+		return Snapshot{}, tripod.Errorf(tripod.Invalid, "snapshot %s: could be %d of them", spec, len(hits)).
+			WithHint("give more digits: %s", candidates(hits))
+	case slices.ContainsFunc(c.forgotten, func(s Snapshot) bool { return s.named(digits) }):
+		return Snapshot{}, tripod.Errorf(tripod.NotFound, "snapshot %s: was ordered to be forgotten", spec).
+			WithHint("tripod snapshots lists what there is")
+	}
+	return Snapshot{}, tripod.Errorf(tripod.NotFound, "snapshot %s: there is none%s", spec, f.text()).WithHint("tripod snapshots lists what there is")
+}
+
+func (s *Snapshot) named(digits string) bool {
+	return strings.HasPrefix(hex.EncodeToString(s.Hash[:]), digits)
+}
+
+func candidates(hits []Snapshot) string {
+	const most = 5
+	var parts []string
+	for i, s := range hits {
+		if i == most {
+			parts = append(parts, "...")
+			break
+		}
+		parts = append(parts, fmt.Sprintf("%s (%s, %s)", s.ID, s.Label.Host, s.Record.Time.UTC().Format("2006-01-02 15:04 UTC")))
+	}
+	return strings.Join(parts, ", ")
+}

@@ -1,0 +1,429 @@
+package restore
+
+import (
+	"context"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+
+	"tripod/internal/core/run"
+	"tripod/internal/core/tree"
+	"tripod/internal/core/tripod"
+	"tripod/internal/driver/durable"
+	"tripod/internal/engine/blobs"
+	"tripod/internal/engine/catalog"
+	"tripod/internal/vault"
+)
+
+// Disk restores a snapshot of a disk to a file, with holes where the disk held
+// zeros, or to a block device, with zeros written there. To is the file, a
+// folder to make it in under its own name, or the device.
+//
+// A file is made under a name that ends in .partial and renamed at the end; with
+// Changed, an earlier partial or complete one is continued, and only blocks
+// that differ are written. A device is only written with Changed or Always.
+// Damaged blocks stay as they are, are told as warnings, and give Corrupt; the
+// file then keeps its partial name.
+func Disk(ctx context.Context, r vault.Reader, snap catalog.Snapshot, o Options) (*Report, error) {
+	j := newJob(r, snap, o)
+	if snap.Record.Type != tripod.DiskImage {
+		return j.finish(tripod.Errorf(tripod.Invalid, "snapshot %s: is of %s, not of a disk", snap.ID, snap.Record.Type))
+	}
+	return j.finish(j.disk(ctx))
+}
+
+// image is the target of a disk.
+type image struct {
+	*job
+	file    *os.File
+	path    string // what is written
+	final   string // what it becomes
+	device  bool
+	reuse   bool // there may be blocks that are right already
+	zeros   bool // holes must be made
+	written atomic.Int64
+}
+
+func (j *job) disk(ctx context.Context) error {
+	root, err := j.blobs.Disk(ctx, j.snap.Root)
+	if err != nil {
+		return err
+	}
+	t := &image{job: j}
+	if err := t.locate(); err != nil {
+		return err
+	}
+	if j.DryRun {
+		return t.size(ctx, root)
+	}
+	if err := t.openTarget(root.Size); err != nil {
+		return err
+	}
+	err = t.write(ctx, root)
+	if err == nil && !t.device {
+		err = durable.Classify(t.file.Truncate(root.Size), "write", t.path)
+	}
+	if closeErr := t.file.Close(); err == nil {
+		err = durable.Classify(closeErr, "write", t.path)
+	}
+	if err == nil && t.path != t.final && len(j.report.Damaged) == 0 {
+		err = durable.Classify(t.rename(), "rename", t.path)
+	}
+	if err == nil {
+		j.report.Files = 1
+		j.meter.Add(1, 0)
+	}
+	return err
+}
+
+// rename gives the finished image its name; Never must not replace what came
+// there meanwhile.
+func (t *image) rename() error {
+	if t.Overwrite != Never {
+		return os.Rename(t.path, t.final)
+	}
+	if err := os.Link(t.path, t.final); err != nil {
+		if _, statErr := os.Lstat(t.final); statErr == nil {
+			return os.ErrExist
+		}
+		return os.Rename(t.path, t.final) // no hard links here
+	}
+	return os.Remove(t.path)
+}
+
+// locate decides what to write, and refuses what the rule protects.
+func (t *image) locate() error {
+	if t.To == "" {
+		return tripod.Errorf(tripod.Invalid, "restore: no target").WithHint("name a file, a folder or a device with --to")
+	}
+	t.final = t.To
+	i, err := os.Stat(t.final)
+	if err == nil && i.IsDir() {
+		t.final = filepath.Join(t.To, t.diskName())
+		i, err = os.Lstat(t.final)
+	}
+	t.device = err == nil && i.Mode()&os.ModeDevice != 0
+	t.path = t.final
+	if !t.device {
+		t.path += ".partial"
+	}
+	switch {
+	case err != nil && !os.IsNotExist(err):
+		return durable.Classify(err, "look at", t.final)
+	case err == nil && t.Overwrite == Never:
+		return tripod.Errorf(tripod.Conflict, "%s: is there already", t.final).
+			WithHint("name another target, or allow overwriting")
+	case err == nil && !t.device && !i.Mode().IsRegular():
+		return tripod.Errorf(tripod.Conflict, "%s: is neither a file nor a device", t.final)
+	case err == nil && t.Overwrite == Changed:
+		t.path, t.reuse, t.zeros = t.final, true, true
+	}
+	t.zeros = t.zeros || t.device
+	return nil
+}
+
+// diskName is the last part of what was protected. It comes from the snapshot,
+// so it is made one harmless name.
+func (t *image) diskName() string {
+	name := "disk"
+	if l := t.snap.Label; l != nil && len(l.Paths) == 1 {
+		name = path.Base(catalog.TreePath(l.Paths[0]))
+	}
+	if tree.ValidName(name) != nil || badName(name) != nil {
+		return "disk"
+	}
+	return name
+}
+
+func (t *image) openTarget(size int64) error {
+	flags := os.O_RDWR
+	if !t.device && t.path != t.final {
+		flags |= os.O_CREATE
+		if t.Overwrite != Changed {
+			// What an interrupted restore left is of no use, and a link
+			// planted there must not be followed.
+			if err := os.Remove(t.path); err != nil && !os.IsNotExist(err) {
+				return durable.Classify(err, "remove", t.path)
+			}
+			flags |= os.O_EXCL
+		} else {
+			t.reuse, t.zeros = true, true
+		}
+	}
+	if !t.device { // the names of devices often are links
+		flags |= noFollow
+	}
+	f, err := os.OpenFile(t.path, flags, 0o600)
+	if err != nil {
+		return durable.Classify(err, "open", t.path)
+	}
+	t.file = f
+	if !t.device {
+		err = f.Truncate(size)
+	} else if end, seekErr := f.Seek(0, io.SeekEnd); seekErr == nil && end < size {
+		err = tripod.Errorf(tripod.Exhausted, "%s: has %d bytes, the disk needs %d", t.path, end, size).
+			WithHint("restore to a device at least as large")
+	}
+	if err != nil {
+		_ = f.Close()
+		return durable.Classify(err, "prepare", t.path)
+	}
+	return nil
+}
+
+func (t *image) size(ctx context.Context, root *tree.DiskNode) error {
+	t.report.Files = 1
+	return t.blobs.Blocks(ctx, root, func(b *blobs.Block) error {
+		t.report.Bytes += b.Length
+		return nil
+	}, func(offset, length int64, err error) error { return t.lostBlock(offset, length, err) })
+}
+
+// Limits of a batch of blocks.
+const batchBlocks = 128
+
+func (t *image) write(ctx context.Context, root *tree.DiskNode) error {
+	t.meter.Phase(run.Reading)
+	g, ctx := errgroup.WithContext(ctx)
+	batches := make(chan []blobs.Block)
+	g.Go(func() error {
+		defer close(batches)
+		return t.plan(ctx, root, func(b []blobs.Block) error {
+			select {
+			case batches <- b:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		})
+	})
+	for range fetchers {
+		g.Go(func() error {
+			var buf []byte
+			for b := range batches {
+				if err := t.batch(ctx, b, &buf); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	err := g.Wait()
+	t.report.Bytes = t.written.Load()
+	return err
+}
+
+// plan sends the blocks in batches and makes the holes between them.
+func (t *image) plan(ctx context.Context, root *tree.DiskNode, send func([]blobs.Block) error) error {
+	var batch []blobs.Block
+	var at int64 // all before it is planned
+	err := t.blobs.Blocks(ctx, root, func(b *blobs.Block) error {
+		if err := t.hole(ctx, at, b.Offset); err != nil {
+			return err
+		}
+		at = b.Offset + b.Length
+		if batch = append(batch, *b); len(batch) < batchBlocks {
+			return nil
+		}
+		full := batch
+		batch = nil
+		return send(full)
+	}, func(offset, length int64, err error) error {
+		// No hole: what is there stays, like other damaged blocks.
+		holeErr := t.hole(ctx, at, offset)
+		at = offset + length
+		if holeErr != nil {
+			return holeErr
+		}
+		return t.lostBlock(offset, length, err)
+	})
+	if err == nil {
+		err = t.hole(ctx, at, root.Size)
+	}
+	if err == nil && len(batch) > 0 {
+		err = send(batch)
+	}
+	return err
+}
+
+// hole makes a range read as zeros, unless the file is new and does so anyway.
+func (t *image) hole(ctx context.Context, from, to int64) error {
+	if !t.zeros || from >= to {
+		return nil
+	}
+	if !t.device && punch(t.file, from, to-from) == nil {
+		return nil
+	}
+	zero := make([]byte, 1<<20)
+	for from < to {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n, err := t.file.WriteAt(zero[:min(int64(len(zero)), to-from)], from)
+		if err != nil {
+			return durable.Classify(err, "write", t.path)
+		}
+		from += int64(n)
+	}
+	return nil
+}
+
+func (t *image) batch(ctx context.Context, batch []blobs.Block, buf *[]byte) error {
+	var wants []blobs.Want
+	var at []int
+	for i := range batch {
+		b := &batch[i]
+		if t.reuse && t.right(b, buf) {
+			t.count(func(r *Report) { r.Reused += b.Length })
+			t.meter.Add(0, b.Length)
+			continue
+		}
+		wants, at = append(wants, blobs.Want{Ref: b.Ref, Kind: tripod.Data}), append(at, i)
+	}
+	// Equal blocks are asked for once.
+	wants, users := unique(wants, at)
+	return t.blobs.Fetch(ctx, wants, func(i int, plain []byte, _ []tripod.ID) error {
+		for _, u := range users[i] {
+			if int64(len(plain)) != batch[u].Length {
+				return tripod.Errorf(tripod.Corrupt, "blob %.16s: is a block of %d bytes, not %d", batch[u].Ref.ID(), len(plain), batch[u].Length)
+			}
+		}
+		for _, u := range users[i] {
+			if _, err := t.file.WriteAt(plain, batch[u].Offset); err != nil {
+				return fatal(durable.Classify(err, "write", t.path))
+			}
+			t.written.Add(batch[u].Length)
+			t.meter.Add(0, batch[u].Length)
+		}
+		return nil
+	}, func(i int, err error) error {
+		for _, u := range users[i] {
+			if err := t.lostBlock(batch[u].Offset, batch[u].Length, err); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func unique(wants []blobs.Want, at []int) (out []blobs.Want, users [][]int) {
+	index := make(map[[32]byte]int, len(wants))
+	for i := range wants {
+		k, ok := index[wants[i].Ref.U]
+		if !ok {
+			k = len(out)
+			index[wants[i].Ref.U] = k
+			out, users = append(out, wants[i]), append(users, nil)
+		}
+		users[k] = append(users[k], at[i])
+	}
+	return out, users
+}
+
+func (t *image) right(b *blobs.Block, buf *[]byte) bool {
+	if int64(cap(*buf)) < b.Length {
+		*buf = make([]byte, b.Length)
+	}
+	p := (*buf)[:b.Length]
+	n, err := t.file.ReadAt(p, b.Offset)
+	return n == len(p) && (err == nil || err == io.EOF) && t.isBlob(p, &b.Ref.U) //nolint:errorlint // lint:error io.EOF is bare by contract
+}
+
+func (t *image) lostBlock(offset, length int64, err error) error {
+	where := filepath.Base(t.final)
+	return t.fail(where, tripod.Errorf(tripod.Corrupt, "%s: bytes %d to %d: %w", where, offset, offset+length, err))
+}
+
+// Stream writes a snapshot of a stream, or the image of a disk with its zeros,
+// to w. It ends at the first damaged blob: what follows would be out of place.
+func Stream(ctx context.Context, r vault.Reader, snap catalog.Snapshot, o Options, w io.Writer) (*Report, error) {
+	j := newJob(r, snap, o)
+	return j.finish(j.stream(ctx, w))
+}
+
+func (j *job) stream(ctx context.Context, w io.Writer) error {
+	c := &counted{w: w, job: j}
+	var err error
+	switch j.snap.Record.Type {
+	case tripod.Stream:
+		err = j.blobs.Copy(ctx, c, 0, func(ctx context.Context, fn func(*blobs.Extent) error) error {
+			return j.blobs.ListExtents(ctx, j.snap.Root, -1, fn)
+		})
+	case tripod.DiskImage:
+		root, rootErr := j.blobs.Disk(ctx, j.snap.Root)
+		if rootErr != nil {
+			return rootErr
+		}
+		err = j.blobs.CopyDisk(ctx, c, root)
+	default:
+		return tripod.Errorf(tripod.Invalid, "snapshot %s: is of files, not of a stream", j.snap.ID)
+	}
+	if err == nil {
+		j.report.Files = 1
+		j.meter.Add(1, 0)
+	}
+	return err
+}
+
+type counted struct {
+	w   io.Writer
+	job *job
+}
+
+func (c *counted) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.job.report.Bytes += int64(n)
+	c.job.meter.Add(0, int64(n))
+	if err != nil {
+		return n, durable.Classify(err, "write", "stream")
+	}
+	return n, nil
+}
+
+// StreamTo restores a stream to the file To, or into the folder To under the
+// stream's name, by way of a partial file.
+func StreamTo(ctx context.Context, r vault.Reader, snap catalog.Snapshot, o Options) (*Report, error) {
+	j := newJob(r, snap, o)
+	return j.finish(j.streamTo(ctx))
+}
+
+func (j *job) streamTo(ctx context.Context) error {
+	t := &image{job: j}
+	if err := t.locate(); err != nil {
+		return err
+	}
+	if j.DryRun {
+		j.report.Files = 1
+		return nil
+	}
+	if !t.device {
+		t.path = t.final + ".partial"
+	}
+	flags := os.O_WRONLY
+	if !t.device {
+		flags |= noFollow
+		if err := os.Remove(t.path); err != nil && !os.IsNotExist(err) {
+			return durable.Classify(err, "remove", t.path)
+		}
+		flags |= os.O_CREATE | os.O_EXCL
+	}
+	f, err := os.OpenFile(t.path, flags, 0o600)
+	if err != nil {
+		return durable.Classify(err, "make", t.path)
+	}
+	err = j.stream(ctx, f)
+	if closeErr := f.Close(); err == nil {
+		err = durable.Classify(closeErr, "write", t.path)
+	}
+	if err == nil && !t.device {
+		return durable.Classify(t.rename(), "rename", t.path)
+	}
+	if err != nil && !t.device {
+		_ = os.Remove(t.path)
+	}
+	return err
+}

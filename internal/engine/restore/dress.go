@@ -1,0 +1,83 @@
+package restore
+
+import (
+	"tripod/internal/core/tree"
+	"tripod/internal/core/tripod"
+	"tripod/internal/driver/durable"
+)
+
+// Bits of a mode.
+const (
+	setuid  = 0o4000
+	setgid  = 0o2000
+	special = 0o7000
+)
+
+// dress sets an entry's metadata on what h holds: owner, extended attributes,
+// mode, times, in the only order that works, since a new owner clears the
+// setuid bit and capabilities. now is what is known of it already; nil asks the
+// system. What cannot be set is a warning. The error is what asking gave.
+func (j *job) dress(h handle, path string, e *tree.Entry, now *info) error {
+	if now == nil {
+		i, err := h.stat()
+		if err != nil {
+			return durable.Classify(err, "metadata of", path)
+		}
+		now = &i
+	}
+	mode := j.own(h, path, e, now)
+	j.xattrs(h, path, e)
+	if e.Type != tree.Symlink && (mode != now.perm() || len(e.Xattrs) > 0 || mode&special != 0) {
+		if err := h.chmod(mode); err != nil {
+			j.warn(path, durable.Classify(err, "mode of", path))
+		}
+	}
+	if err := h.times(e.Sec, e.Nsec); err != nil {
+		j.warn(path, durable.Classify(err, "time of", path))
+	}
+	return nil
+}
+
+// own sets the owner where it differs and gives the mode to set: a file that
+// does not get its owner never gets the right to act as that owner.
+func (j *job) own(h handle, path string, e *tree.Entry, now *info) (mode uint32) {
+	want := j.owners.find(&e.Owner)
+	if want.uid == now.uid && want.gid == now.gid {
+		return e.Mode
+	}
+	if j.self.root {
+		err := h.chown(want.uid, want.gid)
+		if err == nil {
+			return e.Mode
+		}
+		j.warn(path, durable.Classify(err, "owner of", path))
+	} else {
+		j.warnOnce("owner", path, notRoot(path))
+	}
+	mode = e.Mode
+	if want.uid != now.uid {
+		mode &^= setuid
+	}
+	if want.gid != now.gid && e.Type != tree.Dir {
+		mode &^= setgid
+	}
+	return mode
+}
+
+func (j *job) xattrs(h handle, path string, e *tree.Entry) {
+	for _, x := range e.Xattrs {
+		err := h.setXattr(x.Name, x.Value)
+		switch {
+		case err == nil:
+		case noXattrs(err):
+			j.warnOnce("xattr", path, durable.Classify(err, "extended attribute "+x.Name+" (this is told once) of", path))
+		default:
+			j.warn(path, durable.Classify(err, "extended attribute "+x.Name+" of", path))
+		}
+	}
+}
+
+func notRoot(path string) error {
+	return tripod.Errorf(tripod.Denied, "%s: belongs to someone else; without root it stays yours (this is told once)", path).
+		WithHint("restore as root to bring back owners")
+}

@@ -1,0 +1,358 @@
+package restore
+
+import (
+	"context"
+	"strings"
+
+	"tripod/internal/core/tree"
+	"tripod/internal/core/tripod"
+	"tripod/internal/driver/durable"
+)
+
+// walker goes through a snapshot's tree in order, makes folders, links and
+// special files at once, and puts files into windows.
+type walker struct {
+	*job
+	contents bool // what is in the entry goes into the target, not the entry
+	stack    []*folder
+	win      *window
+	send     func(*window) error
+}
+
+func (w *walker) run(ctx context.Context, top *folder, entry *tree.Entry, send func(*window) error) error {
+	w.send = send
+	w.stack = []*folder{top}
+	top.hold() // the caller keeps one of its own
+	if !w.contents {
+		if err := w.entry(ctx, entry); err != nil {
+			return err
+		}
+	}
+	if entry.Type == tree.Dir {
+		err := w.blobs.Walk(ctx, w.snap.Root, tree.Under(entry.Path()), func(entries []tree.Entry) error {
+			for i := range entries {
+				if err := w.entry(ctx, &entries[i]); err != nil {
+					return err
+				}
+			}
+			return ctx.Err()
+		}, func(from string, err error) error {
+			// What is below is not known, so it cannot be named one by one.
+			return w.fail("/"+from, damaged("folders from /"+from+" on", err))
+		})
+		if err != nil {
+			return err
+		}
+	}
+	for len(w.stack) > 0 {
+		w.leave()
+	}
+	return w.flush()
+}
+
+// entry restores one entry or plans it.
+func (w *walker) entry(ctx context.Context, e *tree.Entry) error {
+	dir := w.enter(e.Parent)
+	if dir == nil {
+		return nil // its folder could not be made, and that was told
+	}
+	path := dir.at(e.Name)
+	err := tree.ValidName(e.Name)
+	if err == nil {
+		err = badName(e.Name)
+	}
+	if err != nil {
+		return w.fail(path, err)
+	}
+	if e.Torn {
+		w.warn(path, tripod.Errorf(tripod.Conflict, "%s: changed while it was backed up, so its content may be mixed", path).
+			WithHint("an earlier or later snapshot may have it whole"))
+	}
+	there, err := w.look(dir, e.Name)
+	if err != nil {
+		return w.fail(path, err)
+	}
+	switch e.Type {
+	case tree.Dir:
+		return w.folder(dir, e, there)
+	case tree.Regular:
+		return w.regular(ctx, dir, e, there)
+	default:
+		return w.other(dir, e, there)
+	}
+}
+
+// look tells what has the name already, or nil.
+func (w *walker) look(dir *folder, name string) (*info, error) {
+	if dir.made || dir.missing {
+		return nil, nil
+	}
+	p, err := w.table.use(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer w.table.done(dir)
+	i, err := p.look(name)
+	if absent(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, durable.Classify(err, "look at", dir.at(name))
+	}
+	return &i, nil
+}
+
+// enter gives the folder of a path in the snapshot, nil when it is not being
+// restored. Entries come in the order in which each folder is listed and then
+// its subfolders are visited, so folders that the walk has passed are left.
+func (w *walker) enter(path string) *folder {
+	for !tree.Below(path, w.stack[len(w.stack)-1].tree) {
+		if len(w.stack) == 1 {
+			return nil
+		}
+		w.leave()
+	}
+	for {
+		top := w.stack[len(w.stack)-1]
+		if top.tree == path {
+			return top
+		}
+		rest := strings.TrimPrefix(path[len(top.tree):], "/")
+		name, _, _ := strings.Cut(rest, "/")
+		for len(top.subs) > 0 && top.subs[0].name < name {
+			w.release(top.subs[0])
+			top.subs = top.subs[1:]
+		}
+		if len(top.subs) == 0 || top.subs[0].name != name {
+			return nil
+		}
+		w.stack = append(w.stack, top.subs[0])
+		top.subs = top.subs[1:]
+	}
+}
+
+// leave ends the walk's hold on the innermost folder and its unvisited ones.
+func (w *walker) leave() {
+	n := len(w.stack) - 1
+	f := w.stack[n]
+	w.stack = w.stack[:n]
+	for _, s := range f.subs {
+		w.release(s)
+	}
+	f.subs = nil
+	w.release(f)
+}
+
+func (w *walker) folder(dir *folder, e *tree.Entry, there *info) error {
+	f := &folder{parent: dir, name: e.Name, path: dir.at(e.Name), tree: e.Path()}
+	switch {
+	case there != nil && there.kind() == tree.Symlink:
+		w.keep(f.path, "a symbolic link is in the way of a folder and is not followed; all below it is left out")
+		return nil
+	case there != nil && there.kind() != tree.Dir:
+		w.keep(f.path, "a file is in the way of a folder; all below it is left out")
+		return nil
+	case there == nil && w.DryRun:
+		f.missing = true
+	case there == nil:
+		if err := w.mkdir(f); err != nil {
+			return w.fail(f.path, err)
+		}
+	}
+	if there == nil {
+		f.made = true
+		w.count(func(r *Report) { r.Folders++ })
+		w.tell(f.path, Make)
+	}
+	if (f.made || w.Overwrite != Never) && !w.DryRun {
+		f.entry = e
+	}
+	f.pending.Store(1)
+	dir.hold()
+	dir.subs = append(dir.subs, f)
+	return nil
+}
+
+func (w *walker) mkdir(f *folder) error {
+	p, err := w.table.use(f.parent)
+	if err != nil {
+		return err
+	}
+	defer w.table.done(f.parent)
+	return durable.Classify(p.mkdir(f.name), "make folder", f.path)
+}
+
+func (w *walker) regular(ctx context.Context, dir *folder, e *tree.Entry, there *info) error {
+	path := dir.at(e.Name)
+	if e.Group != 0 && hardLinks {
+		if m := w.groups[e.Group]; m != nil {
+			w.hardLink(m, dir, e, there)
+			return nil
+		}
+	}
+	f := &file{entry: e, dir: dir, action: Make}
+	if there != nil {
+		if f.action = w.decide(e, there); f.action == Keep {
+			w.keep(path, "is there already and is kept")
+			return nil
+		}
+	}
+	if e.Group != 0 && hardLinks {
+		m := &master{dir: dir, name: e.Name}
+		dir.hold()
+		w.groups[e.Group], f.master = m, m
+	}
+	w.tell(path, f.action)
+	switch {
+	case w.DryRun || f.action == Same:
+		return w.settled(f, path)
+	case w.win.full():
+		if err := w.flush(); err != nil {
+			return err
+		}
+	}
+	return w.plan(ctx, f)
+}
+
+// decide tells what becomes of a file whose name is taken.
+func (w *walker) decide(e *tree.Entry, there *info) Action {
+	if w.Overwrite == Never || there.kind() == tree.Dir {
+		return Keep
+	}
+	if w.Overwrite == Always || there.kind() != tree.Regular {
+		return Replace
+	}
+	if there.size == e.Size && there.sec == e.Sec && there.nsec == e.Nsec {
+		return Same
+	}
+	// In place only where no other name shows the same file, and where whole
+	// blobs may be right already.
+	whole := e.Content.List != nil || (len(e.Content.Pieces) > 0 && e.Content.Pieces[0].Length >= wholeFrom)
+	if whole && there.nlink == 1 {
+		return Update
+	}
+	return Replace
+}
+
+// wholeFrom is the length from which files have blobs of their own, bytes.
+const wholeFrom = 128 << 10
+
+// settled counts a file whose content needs no writing and, but for a dry run,
+// sets its metadata.
+func (w *walker) settled(f *file, path string) error {
+	e := f.entry
+	w.meter.Add(1, e.Size)
+	w.count(func(r *Report) {
+		if f.action == Same {
+			r.Unchanged++
+			r.Reused += e.Stored()
+		} else {
+			r.Files++
+			r.Bytes += e.Stored()
+		}
+	})
+	if f.master != nil {
+		f.master.ok.Store(true)
+	}
+	if w.DryRun {
+		return nil
+	}
+	return w.gripped(f.dir, e, path)
+}
+
+// gripped sets the metadata of what has an entry's name.
+func (w *walker) gripped(dir *folder, e *tree.Entry, path string) error {
+	p, err := w.table.use(dir)
+	if err != nil {
+		return w.fail(path, err)
+	}
+	defer w.table.done(dir)
+	h, err := p.grip(e.Name)
+	if err != nil {
+		return w.fail(path, durable.Classify(err, "open", path))
+	}
+	defer h.close() //nolint:errcheck // nothing was written through it
+	i, err := h.stat()
+	if err == nil && i.kind() != e.Type {
+		err = tripod.Errorf(tripod.Conflict, "%s: was replaced while restoring", path)
+	}
+	if err == nil {
+		err = w.dress(h, path, e, &i)
+	}
+	if err != nil {
+		return w.fail(path, durable.Classify(err, "metadata of", path))
+	}
+	return nil
+}
+
+// other restores symbolic links, devices, pipes and sockets.
+func (w *walker) other(dir *folder, e *tree.Entry, there *info) error {
+	path := dir.at(e.Name)
+	action := Make
+	if there != nil {
+		if action = w.decideOther(dir, e, there); action == Keep {
+			w.keep(path, "is there already and is kept")
+			return nil
+		}
+	}
+	w.tell(path, action)
+	if action == Same {
+		w.count(func(r *Report) { r.Unchanged++ })
+	}
+	if w.DryRun {
+		w.count(func(r *Report) { r.Others++ })
+		return nil
+	}
+	if action != Same {
+		if err := w.makeOther(dir, e, action); err != nil {
+			return w.fail(path, err)
+		}
+		w.count(func(r *Report) { r.Others++ })
+	}
+	w.meter.Add(1, 0)
+	return w.gripped(dir, e, path)
+}
+
+func (w *walker) decideOther(dir *folder, e *tree.Entry, there *info) Action {
+	switch {
+	case w.Overwrite == Never || there.kind() == tree.Dir:
+		return Keep
+	case w.Overwrite == Changed && e.Type == tree.Symlink && there.kind() == tree.Symlink:
+		p, err := w.table.use(dir)
+		if err != nil {
+			return Replace
+		}
+		defer w.table.done(dir)
+		if target, err := p.readlink(e.Name); err == nil && target == e.Link {
+			return Same
+		}
+	case w.Overwrite == Changed && e.Type == there.kind() && e.Type == tree.Fifo:
+		return Same
+	}
+	return Replace
+}
+
+func (w *walker) makeOther(dir *folder, e *tree.Entry, action Action) error {
+	path := dir.at(e.Name)
+	p, err := w.table.use(dir)
+	if err != nil {
+		return err
+	}
+	defer w.table.done(dir)
+	name := e.Name
+	if action == Replace {
+		name = temporary()
+	}
+	if e.Type == tree.Symlink {
+		err = durable.Classify(p.symlink(e.Link, name), "make symbolic link", path)
+	} else if err = p.node(name, e); err != nil {
+		err = tripod.Errorf(tripod.Denied, "make device, pipe or socket %s: %w", path, err).
+			WithHint("only root may make devices, and not every file system or container allows them")
+	}
+	if err == nil && action == Replace {
+		if err = durable.Classify(p.rename(name, e.Name), "replace", path); err != nil {
+			_ = p.remove(name)
+		}
+	}
+	return err
+}

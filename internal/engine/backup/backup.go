@@ -56,6 +56,8 @@ type Options struct {
 	Block    int // block size of a disk map in bytes; 0 chooses
 	Warnings *Warnings
 	Progress run.Progress
+
+	clock func() time.Time // when a file is read; nil is time.Now
 }
 
 // Report says what a run did.
@@ -89,6 +91,9 @@ type session struct {
 func begin(kind tripod.SourceType, o Options) *session {
 	if o.Warnings == nil {
 		o.Warnings = new(Warnings)
+	}
+	if o.clock == nil {
+		o.clock = time.Now
 	}
 	s := &session{Options: o, kind: kind, started: time.Now()}
 	s.source = o.Keys.SourceID(describe(kind, o.Paths))

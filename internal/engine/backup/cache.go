@@ -12,7 +12,6 @@ import (
 
 	"tripod/internal/core/seal"
 	"tripod/internal/core/tree"
-	"tripod/internal/core/tripod"
 	"tripod/internal/driver/source"
 )
 
@@ -165,7 +164,7 @@ func (c *cache) slice(at int64, n int) []byte {
 func (c *cache) plain(l *leafInfo) ([]byte, error) {
 	p := c.slice(l.plainAt, l.plainLen)
 	if shortSum(p) != l.sum {
-		return nil, tripod.Errorf(tripod.Corrupt, "%w", errCache).WithHint("run the backup again; it starts without its cache")
+		return nil, errCache
 	}
 	return p, nil
 }
@@ -216,10 +215,7 @@ func (v *leafView) entry(row int) (*tree.Entry, error) {
 		}
 		// The entries' inline content must outlive the mapping.
 		node, err := tree.ParseNode(bytes.Clone(plain))
-		if err != nil {
-			return nil, err
-		}
-		if len(node.Entries) != l.Count {
+		if err != nil || len(node.Entries) != l.Count {
 			return nil, errCache
 		}
 		v.start, v.entries = v.cache.starts[k], node.Entries

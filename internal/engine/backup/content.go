@@ -151,7 +151,7 @@ func (r *reader) smallFile(ctx context.Context, it *item, bundle []byte) ([]byte
 // walk is taken as it is now; one that changes while it is read is read once
 // more, and then kept with a warning.
 func (r *reader) readSmall(it *item, dst []byte) ([]byte, error) {
-	now := time.Now()
+	now := r.f.clock()
 	file, err := r.f.tree.Open(&it.src)
 	if err != nil {
 		return dst, err
@@ -175,7 +175,7 @@ func (r *reader) readSmall(it *item, dst []byte) ([]byte, error) {
 			r.torn(it)
 			return out, nil
 		}
-		now = time.Now()
+		now = r.f.clock()
 	}
 }
 
@@ -248,7 +248,7 @@ func (r *reader) attributes(it *item) {
 	for _, x := range a.Xattrs {
 		it.entry.Xattrs = append(it.entry.Xattrs, tree.Xattr{Name: x.Name, Value: string(x.Value)})
 	}
-	if it.src.Type != source.Regular && racy(&it.src, time.Now()) {
+	if it.src.Type != source.Regular && racy(&it.src, r.f.clock()) {
 		it.ident = ident{}
 	}
 }
@@ -264,7 +264,7 @@ func (r *reader) largeFile(ctx context.Context, it *item) error {
 }
 
 func (r *reader) readLarge(ctx context.Context, it *item) error {
-	now := time.Now()
+	now := r.f.clock()
 	file, err := r.f.tree.Open(&it.src)
 	if err != nil {
 		r.dropped(it, err)

@@ -8,7 +8,6 @@ import (
 	"io"
 	"runtime"
 	"sync"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -63,7 +62,7 @@ func (r *diskRun) run(ctx context.Context) error {
 		}
 	}
 	r.meter.phase(run.Saving)
-	ident, began := r.identity(), time.Now()
+	ident, began := r.identity(), r.clock()
 	if !r.info.Device && !r.old.empty() && ident == r.old.ident {
 		r.report.Same = 1
 		r.meter.done(1, r.info.Size, r.info.Path)

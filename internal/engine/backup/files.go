@@ -3,6 +3,7 @@ package backup
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"runtime"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"tripod/internal/core/tree"
 	"tripod/internal/core/tripod"
 	"tripod/internal/driver/source"
+	"tripod/internal/engine/catalog"
 )
 
 // Limits of the pipeline. A walk runs ahead of the tree that is built behind
@@ -33,6 +35,7 @@ const (
 type filesRun struct {
 	*session
 	tree   source.Tree
+	roots  []string // the protected paths, as the tree names them
 	old    *cache // of the last run; empty when there is none
 	cursor cursor
 	owners source.Owners
@@ -86,17 +89,27 @@ type job struct {
 
 // Files backs up a file tree.
 func Files(ctx context.Context, t source.Tree, o Options) (*Report, error) {
+	r, err := files(ctx, t, o)
+	if !errors.Is(err, errCache) {
+		return r, err
+	}
+	// The cache promised what it does not hold. Without it nothing is lost
+	// but time.
+	removeStale(begin(tripod.Files, o).cachePath())
+	return files(ctx, t, o)
+}
+
+func files(ctx context.Context, t source.Tree, o Options) (*Report, error) {
 	s := begin(tripod.Files, o)
 	f := &filesRun{
 		session: s, tree: t, hash: keyedHasher(o.Keys.CacheKey()), bundler: chunk.NewBundler(o.Keys.BundleKey()),
 		links: map[[2]uint64]*item{}, jobs: make(chan *job, 2*workers()),
 	}
-	err := f.run(ctx)
-	report := s.finish()
-	if err != nil {
-		return report, err
+	for _, p := range o.Paths {
+		f.roots = append(f.roots, catalog.TreePath(p))
 	}
-	return report, nil
+	err := f.run(ctx)
+	return s.finish(), err
 }
 
 // workers read and seal. More than cores, so that some read while others seal.
@@ -192,6 +205,7 @@ func (f *filesRun) walk(ctx context.Context) error {
 // visit takes the next entry of the walk.
 func (f *filesRun) visit(ctx context.Context, e *source.Entry) error {
 	f.walked++
+	f.timeless(e)
 	if e.Type == source.Directory {
 		f.report.Dirs++
 	} else {
@@ -223,6 +237,21 @@ func (f *filesRun) visit(ctx context.Context, e *source.Entry) error {
 	f.describe(it)
 	f.pending = append(f.pending, step{item: it})
 	return f.assign(ctx, it)
+}
+
+// timeless takes the times of a folder above the protected paths away: what
+// happens beside them changes those, and no restore needs them.
+func (f *filesRun) timeless(e *source.Entry) {
+	if e.Type != source.Directory {
+		return
+	}
+	path := e.Path()
+	for _, root := range f.roots {
+		if path != root && tree.Below(root, path) {
+			e.MTime, e.CTime, e.Nlink = source.Time{}, source.Time{}, 0
+			return
+		}
+	}
 }
 
 // keep says that entry at of the last tree comes next, unchanged.

@@ -55,6 +55,20 @@ func DefaultArgon() Argon { return Argon{Time: 3, Memory: 64 << 10, Threads: 2} 
 // exhaust it.
 const maxArgonMemory, maxArgonTime, maxArgonThreads = 64 << 10, 16, 8
 
+func (a Argon) valid() bool {
+	return a.Time > 0 && a.Time <= maxArgonTime && a.Threads > 0 && a.Threads <= maxArgonThreads &&
+		a.Memory >= 8*uint32(a.Threads) && a.Memory <= maxArgonMemory
+}
+
+// check keeps a writer from making a keyring that no reader would open.
+func (a Argon) check() error {
+	if a.valid() {
+		return nil
+	}
+	return tripod.Errorf(tripod.Invalid, "passphrase costs: %d passes over %d KiB by %d threads", a.Time, a.Memory, a.Threads).
+		WithHint("choose 1 to %d passes, at most %d KiB, 1 to %d threads", maxArgonTime, maxArgonMemory, maxArgonThreads)
+}
+
 const (
 	keyringTag  = "tripod 1 keyring\n"
 	contextCode = "tripod 1 recovery code"
@@ -64,6 +78,9 @@ const (
 
 // NewKeyring seals keys for a passphrase and a recovery code.
 func NewKeyring(keys *CompanyKeys, passphrase string, code RecoveryCode, cost Argon) (*Keyring, error) {
+	if err := cost.check(); err != nil {
+		return nil, err
+	}
 	secret := randomSecret()
 	k := &Keyring{Company: keys.ID}
 	k.sealed = sealWith(secret, []byte(keyringTag+string(keys.ID[:])), keys.marshal())
@@ -182,6 +199,9 @@ func (k *Keyring) open(t SlotType, holder string) (*CompanyKeys, Secret, error) 
 // Rewrap returns a keyring that a new passphrase opens instead of every old
 // one. Recovery codes stay. Any holder may do it: give a passphrase or a code.
 func (k *Keyring) Rewrap(holder SlotType, old, passphrase string, cost Argon) (*Keyring, error) {
+	if err := cost.check(); err != nil {
+		return nil, err
+	}
 	_, secret, err := k.open(holder, old)
 	if err != nil {
 		return nil, err
@@ -213,6 +233,9 @@ func (k *Keyring) Marshal() []byte {
 // UnmarshalKeyring decodes a keyring.
 func UnmarshalKeyring(p []byte) (*Keyring, error) {
 	bad := tripod.Errorf(tripod.Corrupt, "keyring: malformed")
+	if newerKeyring(p) {
+		return nil, tripod.Errorf(tripod.Invalid, "keyring: of a newer format than this program reads").WithHint("use a newer tripod")
+	}
 	s := cryptobyte.String(p)
 	k := new(Keyring)
 	var n uint8
@@ -227,9 +250,7 @@ func UnmarshalKeyring(p []byte) (*Keyring, error) {
 			return nil, bad
 		}
 		slot.Type = SlotType(t)
-		a := slot.Argon
-		if slot.Type == PassphraseSlot && (a.Time == 0 || a.Threads == 0 || a.Memory < 8*uint32(a.Threads) ||
-			a.Time > maxArgonTime || a.Threads > maxArgonThreads || a.Memory > maxArgonMemory) {
+		if slot.Type == PassphraseSlot && !slot.Argon.valid() {
 			return nil, tripod.Errorf(tripod.Corrupt, "keyring: asks for impossible passphrase costs")
 		}
 		k.Slots = append(k.Slots, slot)
@@ -238,6 +259,12 @@ func UnmarshalKeyring(p []byte) (*Keyring, error) {
 		return nil, bad
 	}
 	return k, nil
+}
+
+// newerKeyring reports whether p begins as the keyrings of later versions will.
+func newerKeyring(p []byte) bool {
+	number, rest, ok := strings.Cut(strings.TrimPrefix(string(p[:min(len(p), 32)]), "tripod "), " ")
+	return ok && strings.HasPrefix(rest, "keyring\n") && len(number) > 0 && strings.Trim(number, "0123456789") == "" && number != "1"
 }
 
 // NewPassphrase draws eight words of the EFF long list: 103 bits.

@@ -6,6 +6,7 @@ package snapshot
 
 import (
 	"crypto/ed25519"
+	"math"
 	"time"
 
 	"github.com/zeebo/blake3"
@@ -149,7 +150,10 @@ func UnmarshalLabel(p []byte) (*Label, error) {
 	l := new(Label)
 	var version uint8
 	var files, bytes, skipped uint64
-	if !s.ReadUint8(&version) || version != Version || !readText(&s, &l.Host) || !readTexts(&s, &l.Paths) ||
+	if s.ReadUint8(&version) && version != Version {
+		return nil, newer("snapshot label", version)
+	}
+	if version != Version || !readText(&s, &l.Host) || !readTexts(&s, &l.Paths) ||
 		!readTexts(&s, &l.Tags) || !readText(&s, &l.Program) || !s.ReadUint64(&files) || !s.ReadUint64(&bytes) ||
 		!s.ReadUint64(&skipped) || !s.Empty() {
 		return nil, tripod.Errorf(tripod.Corrupt, "snapshot label: malformed")
@@ -201,12 +205,20 @@ func newer(what string, v uint8) error {
 		WithHint("use a newer tripod")
 }
 
+// addTime encodes a time in nanoseconds since 1970. What 64 bits cannot hold
+// becomes the nearest that they can, so that a lock "for ever" stays one.
 func addTime(b *cryptobyte.Builder, t time.Time) {
-	if t.IsZero() {
+	first, last := time.Unix(0, math.MinInt64), time.Unix(0, math.MaxInt64)
+	switch {
+	case t.IsZero():
 		b.AddUint64(0)
-		return
+	case t.Before(first):
+		b.AddUint64(1 << 63)
+	case t.After(last):
+		b.AddUint64(math.MaxInt64)
+	default:
+		b.AddUint64(uint64(t.UnixNano()))
 	}
-	b.AddUint64(uint64(t.UnixNano()))
 }
 
 func readTime(s *cryptobyte.String, t *time.Time) bool {

@@ -1,0 +1,404 @@
+package seal
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"errors"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"tripod/internal/core/tripod"
+)
+
+func cheap() Argon { return Argon{Time: 1, Memory: 64, Threads: 1} }
+
+func testKeyring(t testing.TB) (*CompanyKeys, RecoveryCode, *Keyring) {
+	t.Helper()
+	keys, err := NewCompany()
+	if err != nil {
+		t.Fatal(err)
+	}
+	code := NewRecoveryCode()
+	ring, err := NewKeyring(keys, "right", code, cheap())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return keys, code, ring
+}
+
+func sameKeys(a, b *CompanyKeys) bool {
+	return a.ID == b.ID && bytes.Equal(a.Box, b.Box) && bytes.Equal(a.Sign, b.Sign) && a.Domain == b.Domain
+}
+
+func reread(t *testing.T, k *Keyring) *Keyring {
+	t.Helper()
+	again, err := UnmarshalKeyring(k.Marshal())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return again
+}
+
+func TestKeyringOpensForItsHoldersAlone(t *testing.T) {
+	keys, code, ring := testKeyring(t)
+	ring = reread(t, ring)
+	got, err := ring.OpenPassphrase("right")
+	if err != nil || !sameKeys(got, keys) {
+		t.Fatal("passphrase:", err)
+	}
+	if got, err = ring.OpenCode(code); err != nil || !sameKeys(got, keys) {
+		t.Fatal("code:", err)
+	}
+	for _, wrong := range []string{"", "Right", "right ", string(code[:]), code.String()} {
+		if _, err := ring.OpenPassphrase(wrong); !errors.Is(err, tripod.Denied) || tripod.HintOf(err) == "" {
+			t.Errorf("passphrase %q: %v", wrong, err)
+		}
+	}
+	if _, err := ring.OpenCode(NewRecoveryCode()); !errors.Is(err, tripod.Denied) || tripod.HintOf(err) == "" {
+		t.Errorf("another code: %v", err)
+	}
+	_, _, foreign := testKeyring(t)
+	foreign.Slots = ring.Slots
+	if _, err := foreign.OpenPassphrase("right"); !errors.Is(err, tripod.Denied) {
+		t.Errorf("slots moved to another company: %v", err)
+	}
+}
+
+func TestRewrapReplacesThePassphraseAndKeepsTheCode(t *testing.T) {
+	keys, code, ring := testKeyring(t)
+	for _, by := range []struct {
+		slot SlotType
+		old  string
+	}{{PassphraseSlot, "right"}, {RecoverySlot, string(code[:])}} {
+		next, err := ring.Rewrap(by.slot, by.old, "new", cheap())
+		if err != nil {
+			t.Fatal(err)
+		}
+		next = reread(t, next)
+		if _, err := next.OpenPassphrase("right"); !errors.Is(err, tripod.Denied) {
+			t.Errorf("the old passphrase: %v", err)
+		}
+		got, err := next.OpenPassphrase("new")
+		if err != nil || !sameKeys(got, keys) {
+			t.Errorf("the new passphrase: %v", err)
+		}
+		if got, err = next.OpenCode(code); err != nil || !sameKeys(got, keys) {
+			t.Errorf("the code: %v", err)
+		}
+	}
+	if _, err := ring.Rewrap(PassphraseSlot, "wrong", "new", cheap()); !errors.Is(err, tripod.Denied) {
+		t.Errorf("rewrapped by anyone: %v", err)
+	}
+}
+
+// A keyring that no reader opens would be the end of the vault.
+func TestCostsThatReadersRefuseAreNotWritten(t *testing.T) {
+	keys, code, ring := testKeyring(t)
+	for _, bad := range []Argon{
+		{},
+		{Time: 1, Memory: 7, Threads: 1},
+		{Time: 1, Memory: 64, Threads: 9},
+		{Time: 17, Memory: 64, Threads: 1},
+		{Time: 1, Memory: maxArgonMemory + 1, Threads: 1},
+		{Time: 1, Memory: 1 << 31, Threads: 255},
+	} {
+		if _, err := NewKeyring(keys, "right", code, bad); !errors.Is(err, tripod.Invalid) {
+			t.Errorf("%+v: %v", bad, err)
+		}
+		if _, err := ring.Rewrap(PassphraseSlot, "right", "new", bad); !errors.Is(err, tripod.Invalid) {
+			t.Errorf("rewrap %+v: %v", bad, err)
+		}
+		ring.Slots[0].Argon = bad
+		if _, err := UnmarshalKeyring(ring.Marshal()); !errors.Is(err, tripod.Corrupt) {
+			t.Errorf("read %+v: %v", bad, err)
+		}
+		ring.Slots[0].Argon = cheap()
+	}
+	if err := DefaultArgon().check(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestNoDamageToAKeyringOpensAnotherKey(t *testing.T) {
+	keys, code, ring := testKeyring(t)
+	good := ring.Marshal()
+	open := func(b []byte) {
+		k, err := UnmarshalKeyring(b)
+		if err != nil {
+			if kind := tripod.KindOf(err); kind != tripod.Corrupt && kind != tripod.Invalid {
+				t.Fatalf("unmarshal: %v", err)
+			}
+			return
+		}
+		for _, s := range k.Slots {
+			if s.Argon.Memory > 1024 || s.Argon.Time > 4 {
+				return // costs a test does not pay
+			}
+		}
+		for _, f := range []func() (*CompanyKeys, error){
+			func() (*CompanyKeys, error) { return k.OpenPassphrase("right") },
+			func() (*CompanyKeys, error) { return k.OpenCode(code) },
+		} {
+			if got, err := f(); err == nil && !sameKeys(got, keys) {
+				t.Fatal("another key, and no error")
+			}
+		}
+	}
+	for i := range good {
+		for _, bit := range []byte{0x01, 0x80} {
+			bad := bytes.Clone(good)
+			bad[i] ^= bit
+			open(bad)
+		}
+		open(good[:i])
+	}
+	open(append(bytes.Clone(good), 0))
+	// What both holders need is noticed by both.
+	bad := bytes.Clone(good)
+	bad[len(bad)-1] ^= 1
+	k, err := UnmarshalKeyring(bad)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.OpenPassphrase("right"); !errors.Is(err, tripod.Corrupt) {
+		t.Errorf("damaged content: %v", err)
+	}
+}
+
+func TestAMistypedCodeIsInvalidAndSaysSo(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var c RecoveryCode
+		copy(c[:], rapid.SliceOfN(rapid.Byte(), codeRandom, codeRandom).Draw(t, "code"))
+		copy(c[codeRandom:], codeCheck(&c))
+		text := c.String()
+		got, err := ParseRecoveryCode(strings.ToLower(strings.ReplaceAll(text, "-", rapid.SampledFrom([]string{"", " ", "-", " - "}).Draw(t, "gap"))))
+		if err != nil || got != c {
+			t.Fatal(err)
+		}
+		bad := []byte(text)
+		i := rapid.IntRange(0, len(bad)-1).Draw(t, "at")
+		bad[i] = rapid.SampledFrom([]byte("0123456789ABCDEFGHJKMNPQRSTVWXYZ")).Draw(t, "letter")
+		if _, err := ParseRecoveryCode(string(bad)); string(bad) != text && text[i] != '-' {
+			// Two check bytes: one slip in 65,536 goes unseen.
+			if err != nil && (!errors.Is(err, tripod.Invalid) || tripod.HintOf(err) == "") {
+				t.Fatalf("%v, hint %q", err, tripod.HintOf(err))
+			}
+		}
+	})
+	c := NewRecoveryCode()
+	text := []byte(c.String())
+	text[0] = map[bool]byte{true: '7', false: '8'}[text[0] != '7']
+	if _, err := ParseRecoveryCode(string(text)); err != nil && !strings.Contains(err.Error(), "mistyped") {
+		t.Errorf("got %v", err)
+	}
+	for _, s := range []string{"", "-", "0", "U000-0000-0000-0000-0000-0000-0000-0000", strings.Repeat("0", 1<<16)} {
+		if _, err := ParseRecoveryCode(s); !errors.Is(err, tripod.Invalid) || tripod.HintOf(err) == "" {
+			t.Errorf("%.10q: %v", s, err)
+		}
+	}
+}
+
+func TestANewerKeyringIsNotCalledDamaged(t *testing.T) {
+	for text, want := range map[string]error{
+		"tripod 2 keyring\n...": tripod.Invalid, "tripod 10 keyring\n": tripod.Invalid,
+		"tripod x keyring\n": tripod.Corrupt, "tripod 1 keyring\n": tripod.Corrupt, "tripod 2 machine keys": tripod.Corrupt, "": tripod.Corrupt,
+	} {
+		if _, err := UnmarshalKeyring([]byte(text)); !errors.Is(err, want) || (want == tripod.Invalid) != (tripod.HintOf(err) != "") {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
+func TestNewPassphrasesAreEightWords(t *testing.T) {
+	a, err := NewPassphrase()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := NewPassphrase()
+	if err != nil || a == b || len(strings.Fields(a)) != 8 {
+		t.Fatal(a, b, err)
+	}
+}
+
+func TestGrantsOpenForOneSnapshotAndOneHolder(t *testing.T) {
+	keys, _, _ := testKeyring(t)
+	pub, err := keys.Public()
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := Ref{H: Secret{1}, U: [32]byte{2}}
+	c := GrantContext{Company: keys.ID, Machine: tripod.MachineID{1}, Source: tripod.SourceID{2}, Seq: 3, Root: root.ID()}
+	sealed, err := SealGrant(pub.Box, &c, &root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := OpenGrant(keys.Box, &c, sealed); err != nil || got != root {
+		t.Fatal(got, err)
+	}
+	for name, change := range map[string]func(c *GrantContext){
+		"company": func(c *GrantContext) { c.Company[0] ^= 1 },
+		"machine": func(c *GrantContext) { c.Machine[0] ^= 1 },
+		"source":  func(c *GrantContext) { c.Source[15] ^= 1 },
+		"seq":     func(c *GrantContext) { c.Seq ^= 1 << 40 },
+		"root":    func(c *GrantContext) { c.Root[31] ^= 1 },
+	} {
+		other := c
+		change(&other)
+		if _, err := OpenGrant(keys.Box, &other, sealed); !errors.Is(err, tripod.Corrupt) {
+			t.Errorf("another %s: %v", name, err)
+		}
+	}
+	other, _, _ := testKeyring(t)
+	if _, err := OpenGrant(other.Box, &c, sealed); !errors.Is(err, tripod.Corrupt) {
+		t.Errorf("another holder: %v", err)
+	}
+	for i := 0; i < len(sealed); i += 37 {
+		bad := bytes.Clone(sealed)
+		bad[i] ^= 4
+		if _, err := OpenGrant(keys.Box, &c, bad); !errors.Is(err, tripod.Corrupt) {
+			t.Errorf("byte %d: %v", i, err)
+		}
+	}
+	for _, n := range []int{0, 1, 1119, 1120, 1136, len(sealed) - 1} {
+		if _, err := OpenGrant(keys.Box, &c, sealed[:n]); !errors.Is(err, tripod.Corrupt) {
+			t.Errorf("cut to %d: %v", n, err)
+		}
+	}
+	// A root that is not the record's.
+	c.Root[0] ^= 1
+	lying, err := SealGrant(pub.Box, &c, &root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenGrant(keys.Box, &c, lying); !errors.Is(err, tripod.Corrupt) {
+		t.Errorf("a lying grant: %v", err)
+	}
+	if _, err := SealGrant([]byte("short"), &c, &root); !errors.Is(err, tripod.Corrupt) {
+		t.Errorf("a recipient without a key: %v", err)
+	}
+	if _, err := OpenGrant(nil, &c, sealed); !errors.Is(err, tripod.Corrupt) {
+		t.Errorf("no key: %v", err)
+	}
+}
+
+func TestLabelsOpenWithTheirRoot(t *testing.T) {
+	root := Ref{H: Secret{1}}
+	sealed := SealLabel(&root, []byte("label"))
+	if got, err := OpenLabel(&root, sealed); err != nil || string(got) != "label" {
+		t.Fatal(got, err)
+	}
+	if bytes.Equal(sealed, SealLabel(&root, []byte("label"))) {
+		t.Error("two labels share a nonce")
+	}
+	other := Ref{H: Secret{2}}
+	if _, err := OpenLabel(&other, sealed); !errors.Is(err, tripod.Corrupt) {
+		t.Error(err)
+	}
+	for i := range sealed {
+		bad := bytes.Clone(sealed)
+		bad[i] ^= 1
+		if _, err := OpenLabel(&root, bad); err == nil {
+			t.Fatalf("byte %d changed unseen", i)
+		}
+		if _, err := OpenLabel(&root, sealed[:i]); err == nil {
+			t.Fatalf("cut to %d unseen", i)
+		}
+	}
+}
+
+func testMachine(t testing.TB) *MachineKeys {
+	t.Helper()
+	keys, _, _ := testKeyring(t)
+	m, err := keys.NewMachine()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func TestMachineKeysComeBack(t *testing.T) {
+	m := testMachine(t)
+	m.Incarnation = 1 << 60
+	raw := m.Marshal()
+	got, err := UnmarshalMachine(raw)
+	if err != nil || !bytes.Equal(got.Marshal(), raw) || got.Machine != m.Machine || !got.Sign.Equal(m.Sign) || got.Incarnation != m.Incarnation {
+		t.Fatal(err)
+	}
+	for n := range raw {
+		if _, err := UnmarshalMachine(raw[:n]); !errors.Is(err, tripod.Corrupt) {
+			t.Fatalf("cut to %d: %v", n, err)
+		}
+	}
+	derived := map[Secret]bool{m.ChunkKey(): true, m.BundleKey(): true, m.TreeKey(): true, m.CacheKey(): true, m.Domain: true, m.Node: true}
+	if len(derived) != 6 {
+		t.Error("two uses share a key")
+	}
+	if m.SourceID("a") == m.SourceID("b") || testMachine(t).SourceID("a") == m.SourceID("a") {
+		t.Error("sources are not told apart")
+	}
+}
+
+func FuzzUnmarshalKeyring(f *testing.F) {
+	_, _, ring := testKeyring(f)
+	f.Add(ring.Marshal())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		k, err := UnmarshalKeyring(b)
+		if err == nil && !bytes.Equal(k.Marshal(), b) {
+			t.Fatal("read two ways")
+		}
+	})
+}
+
+func FuzzUnmarshalMachine(f *testing.F) {
+	f.Add(testMachine(f).Marshal())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m, err := UnmarshalMachine(b)
+		if err == nil && !bytes.Equal(m.Marshal(), b) {
+			t.Fatal("read two ways")
+		}
+	})
+}
+
+func FuzzParseRecoveryCode(f *testing.F) {
+	f.Add(NewRecoveryCode().String())
+	f.Add("0000-0000-0000-0000-0000-0000-0000-0000")
+	f.Fuzz(func(t *testing.T, text string) {
+		c, err := ParseRecoveryCode(text)
+		if err != nil {
+			return
+		}
+		if again, err := ParseRecoveryCode(c.String()); err != nil || again != c {
+			t.Fatal("does not survive printing")
+		}
+	})
+}
+
+func FuzzOpenGrant(f *testing.F) {
+	keys, _, _ := testKeyring(f)
+	pub, err := keys.Public()
+	if err != nil {
+		f.Fatal(err)
+	}
+	root := Ref{H: Secret{1}}
+	c := GrantContext{Company: keys.ID, Seq: 1, Root: root.ID()}
+	sealed, err := SealGrant(pub.Box, &c, &root)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(sealed)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if got, err := OpenGrant(keys.Box, &c, b); err == nil && got.ID() != root.ID() {
+			t.Fatal("opens another root")
+		}
+		_, _ = OpenLabel(&root, b)
+	})
+}
+
+func TestSignersAreEd25519(t *testing.T) {
+	pub, key, err := NewSigner()
+	if err != nil || !ed25519.Verify(pub, []byte("m"), ed25519.Sign(key, []byte("m"))) {
+		t.Fatal(err)
+	}
+}

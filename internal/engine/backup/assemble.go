@@ -21,6 +21,7 @@ type assembler struct {
 	ctx  context.Context // lint:context the assembler lives inside one call of Files
 	s    *session
 	old  *cache
+	uses *bundles
 	view leafView
 	cut  *tree.Cutter
 	b    *tree.Builder
@@ -53,8 +54,8 @@ type rowRun struct {
 	from, to int
 }
 
-func newAssembler(ctx context.Context, s *session, old *cache) *assembler {
-	a := &assembler{ctx: ctx, s: s, old: old, view: leafView{cache: old}, leaf: -1, reusing: -1}
+func newAssembler(ctx context.Context, s *session, old *cache, uses *bundles) *assembler {
+	a := &assembler{ctx: ctx, s: s, old: old, uses: uses, view: leafView{cache: old}, leaf: -1, reusing: -1}
 	a.cut = tree.NewCutter(s.Keys.TreeKey())
 	a.b = tree.NewBuilder(s.Keys.TreeKey(), a.emit)
 	a.b.Finished = a.finished
@@ -107,6 +108,7 @@ func (a *assembler) add(st *step) error {
 		return err
 	}
 	a.note(it.chunks)
+	a.uses.add(&it.entry, it.total)
 	row := len(a.rows) / rowLen
 	a.rows = append(append(a.rows, it.ident[:]...), it.sum[:]...)
 	a.appendRows(rowRun{from: row, to: row + 1})
@@ -297,7 +299,8 @@ func (a *assembler) saveCache(path string, root seal.Ref, size int64) error {
 			return err
 		}
 	}
-	textAt := p.at
+	bundles := a.uses.append(nil)
+	bundlesAt, textAt := p.at, p.at+int64(len(bundles))
 	var text, table []byte
 	for i := range a.leaves {
 		l := &a.leaves[i]
@@ -310,6 +313,7 @@ func (a *assembler) saveCache(path string, root seal.Ref, size int64) error {
 		_, _ = sum.Write(b)
 		p.append(b)
 	}
+	write(bundles)
 	write(text)
 	write(table)
 	for _, r := range a.order {
@@ -321,7 +325,7 @@ func (a *assembler) saveCache(path string, root seal.Ref, size int64) error {
 		rows += r.to - r.from
 	}
 	trailer := append([]byte(cacheMagic), seal.AppendRef(nil, &root)...)
-	for _, v := range [...]int64{int64(rows), int64(len(a.leaves)), textAt, size, 0} {
+	for _, v := range [...]int64{int64(rows), int64(len(a.leaves)), bundlesAt, textAt, size} {
 		trailer = binary.LittleEndian.AppendUint64(trailer, uint64(v))
 	}
 	write(trailer)

@@ -19,6 +19,7 @@ import (
 // read: an unchanged tree touches 32 bytes per entry. It is disposable.
 //
 //	plaintext of leaves, in any order; chunk sums of long files
+//	bundles: 24 bytes per bundle: its sum 16, length 4, bytes used 4
 //	strings: first keys of leaves
 //	leaf table: a row of leafRow bytes per leaf, in order
 //	rows: 32 bytes per entry, in tree order: ident 16, content sum 16
@@ -27,18 +28,19 @@ import (
 // The trailer holds a checksum of all but the plaintexts, each of which has
 // its own in its leaf's row. Integers are little-endian.
 type cache struct {
-	data   []byte
-	unmap  func() error
-	root   seal.Ref
-	bytes  int64 // content of the tree's files
-	table  []byte
-	idents []byte
-	text   []byte
-	starts []int // row at which each leaf begins, and the number of rows
+	data    []byte
+	unmap   func() error
+	root    seal.Ref
+	bytes   int64 // content of the tree's files
+	bundles []byte
+	text    []byte
+	table   []byte
+	idents  []byte
+	starts  []int // row at which each leaf begins, and the number of rows
 }
 
 const (
-	cacheMagic = "tripod cache 02\n"
+	cacheMagic = "tripod cache 03\n"
 	rowLen     = 32
 	leafRow    = seal.RefLen + 4 + 8 + 4 + 16 + 8 + 4 + 8 + 4 + 4
 	trailerLen = len(cacheMagic) + seal.RefLen + 5*8 + 32
@@ -88,9 +90,9 @@ func (c *cache) parse() bool {
 	for i := range n {
 		n[i] = binary.LittleEndian.Uint64(t[8*i:])
 	}
-	rows, leaves, textAt := n[0], n[1], n[2]
-	c.bytes = int64(n[3])
-	if rows > uint64(end)/rowLen || leaves > uint64(end)/uint64(leafRow) || textAt > uint64(end) {
+	rows, leaves, bundlesAt, textAt := n[0], n[1], n[2], n[3]
+	c.bytes = int64(n[4])
+	if rows > uint64(end)/rowLen || leaves > uint64(end)/uint64(leafRow) || textAt > uint64(end) || bundlesAt > textAt {
 		return false
 	}
 	identsAt := end - int(rows)*rowLen
@@ -98,10 +100,11 @@ func (c *cache) parse() bool {
 	if tableAt < int(textAt) {
 		return false
 	}
-	sum := blake3.Sum256(c.data[textAt : len(c.data)-32])
+	sum := blake3.Sum256(c.data[bundlesAt : len(c.data)-32])
 	if !bytes.Equal(sum[:], c.data[len(c.data)-32:]) {
 		return false
 	}
+	c.bundles = c.data[bundlesAt:textAt]
 	c.text, c.table, c.idents = c.data[textAt:tableAt], c.data[tableAt:identsAt], c.data[identsAt:end]
 	c.starts = make([]int, 1, leaves+1)
 	for k := range int(leaves) {
@@ -153,7 +156,7 @@ func (c *cache) leaf(k int) (l leafInfo) {
 
 // slice gives a stretch of the file, nil when it does not lie before the tables.
 func (c *cache) slice(at int64, n int) []byte {
-	limit := int64(len(c.data) - len(c.text) - len(c.table) - len(c.idents) - trailerLen)
+	limit := int64(len(c.data) - len(c.bundles) - len(c.text) - len(c.table) - len(c.idents) - trailerLen)
 	if at < 0 || n < 0 || at+int64(n) > limit {
 		return nil
 	}
@@ -227,6 +230,7 @@ func (v *leafView) entry(row int) (*tree.Entry, error) {
 type cursor struct {
 	view leafView
 	next int
+	gone func(*tree.Entry) // told of entries that are in the cache alone
 }
 
 // match finds a walked entry in the cache: at is its row; same says that
@@ -250,9 +254,22 @@ func (c *cursor) match(e *source.Entry, id *ident) (at int, old *tree.Entry, sam
 		case order > 0:
 			return 0, nil, false, nil
 		}
-		c.next++ // gone since the last run
+		c.gone(old)
+		c.next++
 	}
 	return 0, nil, false, nil
+}
+
+// finish tells of the entries behind the last one walked.
+func (c *cursor) finish() error {
+	for ; c.next < c.view.cache.rows(); c.next++ {
+		old, err := c.view.entry(c.next)
+		if err != nil {
+			return err
+		}
+		c.gone(old)
+	}
+	return nil
 }
 
 // mapFile maps a file for reading, or reads it where that is not possible.

@@ -105,7 +105,7 @@ func (r *reader) smallFiles(ctx context.Context, items []*item) error {
 		return err
 	}
 	for _, it := range inBundle {
-		it.entry.Content.Pieces[0].Ref = ref
+		it.entry.Content.Pieces[0].Ref, it.total = ref, len(bundle)
 	}
 	return nil
 }
@@ -136,6 +136,9 @@ func (r *reader) smallFile(ctx context.Context, it *item, bundle []byte) ([]byte
 		return bundle, r.readLarge(ctx, it)
 	}
 	it.sum = r.sum(content)
+	if it.renew {
+		return out, nil
+	}
 	pieces, err := r.f.content.find(it, len(content))
 	if err != nil {
 		return bundle, err

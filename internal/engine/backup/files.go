@@ -36,7 +36,7 @@ type filesRun struct {
 	*session
 	tree   source.Tree
 	roots  []string // the protected paths, as the tree names them
-	old    *cache // of the last run; empty when there is none
+	old    *cache   // of the last run; empty when there is none
 	cursor cursor
 	owners source.Owners
 	hash   *blake3.Hasher // of idents; the walk's goroutine only
@@ -54,6 +54,7 @@ type filesRun struct {
 	head    int
 	out     *assembler
 	content *contentIndex
+	bundles *bundles
 }
 
 // step is what the tree gets next: a run of entries of the last tree, or one
@@ -74,6 +75,8 @@ type item struct {
 	link  *item // the first name of the same file, which has the content
 	job   *job  // nil: ready at once
 	drop  bool  // could not be read
+	renew bool  // unchanged, but to be bundled anew
+	total int   // length of the new bundle it is in
 
 	chunks    []knownSum // of a long file, for the next run's cache
 	lists     []listNode // of a long file, children first
@@ -121,14 +124,15 @@ func (f *filesRun) run(ctx context.Context) error {
 		return err
 	}
 	defer old.close()
-	f.old, f.cursor = old, cursor{view: leafView{cache: old}}
+	f.old, f.bundles = old, newBundles(old)
+	f.cursor = cursor{view: leafView{cache: old}, gone: f.bundles.remove}
 	f.content = &contentIndex{cache: old, view: leafView{cache: old}}
 	f.meter.filesTotal.Store(int64(old.rows()))
 	f.meter.bytesTotal.Store(old.bytes)
 	f.meter.phase(run.Saving)
 
 	group, gctx := errgroup.WithContext(ctx)
-	f.out = newAssembler(gctx, f.session, old)
+	f.out = newAssembler(gctx, f.session, old, f.bundles)
 	defer f.out.close()
 	if !f.DryRun {
 		for range workers() {
@@ -196,6 +200,9 @@ func (f *filesRun) walk(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := f.cursor.finish(); err != nil {
+		return err
+	}
 	if err := f.dispatchSmall(ctx); err != nil {
 		return err
 	}
@@ -217,23 +224,39 @@ func (f *filesRun) visit(ctx context.Context, e *source.Entry) error {
 	if err != nil {
 		return err
 	}
+	renew := false
+	if same && len(f.bundles.sparse) > 0 && e.Size > chunk.InlineMax && e.Size < chunk.BundleFileMax && !f.DryRun {
+		old, err := f.cursor.view.entry(at)
+		if err != nil {
+			return err
+		}
+		if renew = f.bundles.renew(old); renew {
+			prev = old
+		}
+	}
 	if same {
 		f.report.Same++
+	}
+	if same && !renew {
 		f.meter.done(1, e.Size, "")
 		f.keep(at)
 		return f.closeWideJob(ctx)
 	}
-	if prev == nil {
+	switch {
+	case prev == nil:
 		f.report.New++
-	} else {
+	case !same:
 		f.report.Changed++
+	}
+	if prev != nil {
+		f.bundles.remove(prev)
 	}
 	if f.DryRun {
 		f.report.Read += e.Size
 		f.meter.done(1, e.Size, e.Path())
 		return nil
 	}
-	it := &item{src: *e, ident: id, prev: prev, prevC: at}
+	it := &item{src: *e, ident: id, prev: prev, prevC: at, renew: renew}
 	f.describe(it)
 	f.pending = append(f.pending, step{item: it})
 	return f.assign(ctx, it)

@@ -103,6 +103,34 @@ func TestAMovedFolderCostsOnlyMetadata(t *testing.T) {
 	w.compare()
 }
 
+func TestAMostlyDeadBundleIsLetGo(t *testing.T) {
+	w := newWorld(t)
+	for i := range 400 {
+		w.write(fmt.Sprintf("a/f%03d", i), noise(10_000, uint64(i)))
+	}
+	w.write("ballast", noise(20<<20, 1)) // gives the run a budget
+	w.backup()
+	before := w.blobsOf("a/")
+	for i := range 400 {
+		if i%20 != 0 {
+			_ = os.Remove(w.path(fmt.Sprintf("a/f%03d", i)))
+		}
+	}
+	w.backup()
+	if now := w.blobsOf("a/"); now < before-1 || now < 3 {
+		t.Fatalf("%d bundles, then %d: bundled anew before it was due", before, now)
+	}
+	w.backup()
+	if now := w.blobsOf("a/"); now > 1 {
+		t.Fatalf("20 files lie in %d bundles", now)
+	}
+	w.compare()
+	puts := w.puts
+	if r := w.backup(); r.Read != 0 || w.puts != puts {
+		t.Fatalf("bundled anew again: %+v", r)
+	}
+}
+
 func TestAFileReadTooSoonAfterItsChangeIsReadAgain(t *testing.T) {
 	w := newWorld(t)
 	w.write("f", []byte("one"))

@@ -5,15 +5,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"tripod/internal/core/frame"
+	"tripod/internal/core/seal"
 	"tripod/internal/core/snapshot"
 	"tripod/internal/core/tree"
 	"tripod/internal/core/tripod"
@@ -34,7 +34,7 @@ type world struct {
 	dir   string
 	cache string
 	now   time.Time
-	puts  int // blobs put
+	puts  int  // blobs put
 	fresh bool // files are read shortly after they changed
 	fail  func(op string) error
 }
@@ -259,4 +259,15 @@ func (w *world) write(name string, content []byte) {
 	}
 }
 
-func paths(m map[string]held) []string { return slices.Sorted(maps.Keys(m)) }
+// blobsOf counts the blobs that hold the content of files below a folder.
+func (w *world) blobsOf(prefix string) int {
+	refs := map[seal.Ref]bool{}
+	for path, h := range w.latest() {
+		if strings.HasPrefix("/"+path, w.path(prefix)) {
+			for _, p := range h.entry.Content.Pieces {
+				refs[p.Ref] = true
+			}
+		}
+	}
+	return len(refs)
+}

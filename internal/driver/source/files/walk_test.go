@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	"pgregory.net/rapid"
 
@@ -465,4 +466,43 @@ func TestReadAheadIsBounded(t *testing.T) {
 		}
 		runtime.Gosched()
 	}
+}
+
+// A walk that ends early waits for what its workers are doing.
+func TestNobodyOutlivesTheWalk(t *testing.T) {
+	root := t.TempDir()
+	plant(t, root, "a/x", "b/x")
+	synctest.Test(t, func(t *testing.T) {
+		entered, hold := make(chan struct{}, 2), make(chan struct{})
+		h := &hooked{system: newSystem(), opening: func(path string) error {
+			if "/"+path == root {
+				return nil
+			}
+			entered <- struct{}{}
+			<-hold
+			return nil
+		}}
+		tree := open(t, h, Options{Paths: []string{root}, Workers: 1})
+		enough := errors.New("enough")
+		returned := make(chan error, 1)
+		go func() {
+			returned <- tree.Walk(t.Context(), func(batch []source.Entry) error {
+				if "/"+batch[0].Parent != root {
+					return nil
+				}
+				<-entered // a worker reads ahead
+				return enough
+			})
+		}()
+		synctest.Wait()
+		select {
+		case err := <-returned:
+			t.Errorf("the walk ended before its worker: %v", err)
+		default:
+		}
+		close(hold)
+		if err := <-returned; !errors.Is(err, enough) {
+			t.Error(err)
+		}
+	})
 }

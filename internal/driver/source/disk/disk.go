@@ -90,8 +90,7 @@ func (d *Disk) Stat() (source.DiskInfo, error) {
 		now.MTime = source.Time{Sec: info.ModTime().Unix(), Nsec: int64(info.ModTime().Nanosecond())}
 		return now, nil
 	}
-	// A device's node has times of its own, which say nothing.
-	now.MTime, now.CTime = source.Time{}, source.Time{}
+	now.CTime = source.Time{} // that of its node, which says nothing
 	if now.Size, err = deviceSize(d.file); err != nil {
 		return now, failure("size of "+now.Path, err)
 	}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tripod/internal/core/tripod"
+	"tripod/internal/driver/source"
 	"tripod/internal/driver/source/disk"
 	"tripod/internal/driver/source/sourcetest"
 )
@@ -39,7 +40,7 @@ func TestDevice(t *testing.T) {
 	defer d.Close() //nolint:errcheck // a test's
 	sourcetest.Disk(t, d, content)
 	info := d.Info()
-	if !info.Device || info.Major != 7 || info.Path != device {
+	if !info.Device || info.Major != 7 || info.Path != device || info.CTime != (source.Time{}) {
 		t.Errorf("info %+v", info)
 	}
 }

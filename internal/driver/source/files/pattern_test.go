@@ -76,6 +76,8 @@ func TestPatterns(t *testing.T) {
 		{`[\]]`, "]", true},
 		{`[\a-c]`, "b", true},
 		{"[ä-ü]", "ö", true},
+		{"[\xff]", "\xff", true},
+		{"[\xff]", "\xfe", false},
 		{"*[!é]", "é", false},
 		{`\*`, "*", true},
 		{`\*`, "a", false},

@@ -253,13 +253,15 @@ func (d *linuxDirectory) kernel() string {
 	}
 	switch uint32(st.Type) {
 	case unix.PROC_SUPER_MAGIC:
-		return "process information (proc)"
-	case unix.SYSFS_MAGIC, unix.DEBUGFS_MAGIC, unix.TRACEFS_MAGIC, unix.SECURITYFS_MAGIC,
-		unix.CGROUP_SUPER_MAGIC, unix.CGROUP2_SUPER_MAGIC, unix.BPF_FS_MAGIC, unix.SELINUX_MAGIC,
-		unix.PSTOREFS_MAGIC, unix.EFIVARFS_MAGIC, unix.BINFMTFS_MAGIC, configfsMagic, fusectlMagic, mqueueMagic:
-		return "settings and state (" + strconv.FormatUint(uint64(uint32(st.Type)), 16) + ")"
+		return "processes"
 	case unix.DEVPTS_SUPER_MAGIC:
-		return "terminals (devpts)"
+		return "terminals"
+	case unix.CGROUP_SUPER_MAGIC, unix.CGROUP2_SUPER_MAGIC:
+		return "control groups"
+	case unix.SYSFS_MAGIC, unix.DEBUGFS_MAGIC, unix.TRACEFS_MAGIC, unix.SECURITYFS_MAGIC, unix.BPF_FS_MAGIC,
+		unix.SELINUX_MAGIC, unix.PSTOREFS_MAGIC, unix.EFIVARFS_MAGIC, unix.BINFMTFS_MAGIC,
+		configfsMagic, fusectlMagic, mqueueMagic:
+		return "state and settings"
 	}
 	return ""
 }

@@ -188,6 +188,52 @@ func TestSparse(t *testing.T) {
 	}
 }
 
+// What is appended while a file is read belongs to the next backup.
+func TestSparseThatGrows(t *testing.T) {
+	root := t.TempDir()
+	must(t, os.WriteFile(root+"/f", []byte("begin"), 0o644), os.Truncate(root+"/f", 1<<20))
+	tree := open(t, newSystem(), Options{Paths: []string{root}})
+	f, err := tree.Open(find(t, collect(t, tree), root+"/f"))
+	must(t, err, os.WriteFile(root+"/f", bytes.Repeat([]byte("x"), 2<<20), 0o644))
+	for r, err := range source.DataRanges(f) {
+		must(t, err)
+		if r.End() > 1<<20 {
+			t.Errorf("range %+v behind the end", r)
+		}
+	}
+	must(t, f.Close())
+}
+
+func TestGrow(t *testing.T) {
+	value := []byte("longer")
+	results := map[string][]any{ // what the calls return, one after the other
+		"plain":                 {6, 6},
+		"grew in between":       {3, unix.ERANGE, 6, 6},
+		"interrupted":           {unix.EINTR, 6, unix.EINTR, 6},
+		"not kept here":         {unix.ENOTSUP},
+		"shrank to nothing":     {6, 0},
+		"empty":                 {0},
+		"refused":               {unix.EACCES},
+		"removed after the ask": {6, unix.ENODATA},
+	}
+	for name, script := range results {
+		got, err := grow(nil, func(b []byte) (int, error) {
+			next := script[0]
+			script = script[1:]
+			if errno, ok := next.(syscall.Errno); ok {
+				return 0, errno
+			}
+			copy(b, value)
+			return next.(int), nil
+		})
+		wantErr := name == "refused" || name == "removed after the ask"
+		full := name == "plain" || name == "grew in between" || name == "interrupted"
+		if len(script) != 0 || (err != nil) != wantErr || (string(got) == "longer") != full {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+}
+
 // deepPath makes a path too long for one call, through open folders.
 func deepPath(t *testing.T, root string, length int) string {
 	t.Helper()

@@ -97,7 +97,11 @@ func (v *Vault) readTable(name string) error {
 	var at int64
 	for row := table[:n-trailerLen]; len(row) > 0; row = row[rowLen:] {
 		length := int(binary.LittleEndian.Uint32(row[64:]))
-		if row[68] < dataBlob || row[68] > diskBlob || (row[68] == dataBlob) != (trailer[4] == 1) {
+		class := byte(1)
+		if row[68] != dataBlob {
+			class = 2
+		}
+		if row[68] < dataBlob || row[68] > diskBlob || trailer[4] != class || length < headLen+12+32+16 {
 			return errors.New("impossible row")
 		}
 		blob := fixed32(row)

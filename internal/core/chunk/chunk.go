@@ -51,12 +51,15 @@ type Splitter struct {
 
 // NewSplitter makes a splitter for a key.
 func NewSplitter(key seal.Secret) *Splitter {
-	return &Splitter{key: bytes.Clone(key[:]), buf: make([]byte, 2*Max)}
+	return &Splitter{key: bytes.Clone(key[:])}
 }
 
 // Split reads r to its end and calls fn with each chunk in turn. The chunk is
 // valid until fn returns.
 func (s *Splitter) Split(r io.Reader, fn func(chunk []byte) error) error {
+	if s.buf == nil {
+		s.buf = make([]byte, 2*Max)
+	}
 	// The library's older names ignore NormalSize and cut just above MinSize.
 	c, err := chunkers.NewChunkerBuffer("fastcdc-v1.0.0", r, &chunkers.ChunkerOpts{
 		MinSize: Min, NormalSize: Avg, MaxSize: Max, Key: s.key,

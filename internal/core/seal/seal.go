@@ -23,6 +23,7 @@ import (
 	"encoding/binary"
 	"math/bits"
 	"slices"
+	"sync"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/zeebo/blake3"
@@ -41,7 +42,7 @@ type Ref struct {
 }
 
 // ID is the public name of the blob r opens.
-func (r *Ref) ID() tripod.ID { return tripod.ID(derive(contextID, r.H)) }
+func (r *Ref) ID() tripod.ID { return tripod.ID(deriveID.derive(r.H)) }
 
 // RefLen is the length of an encoded Ref in bytes: H, then U.
 const RefLen = 64
@@ -64,6 +65,29 @@ func derive(context string, from Secret) (out Secret) {
 	blake3.DeriveKey(context, from[:], out[:])
 	return out
 }
+
+// deriver derives under one context again and again: a hasher is 10 kB, and
+// every blob takes three.
+type deriver struct{ pool sync.Pool }
+
+func newDeriver(context string) *deriver {
+	return &deriver{sync.Pool{New: func() any { return blake3.NewDeriveKey(context) }}}
+}
+
+func (d *deriver) derive(from Secret) (out Secret) {
+	h := d.pool.Get().(*blake3.Hasher) //nolint:errcheck // the pool holds nothing else
+	h.Reset()
+	_, _ = h.Write(from[:])
+	h.Sum(out[:0])
+	d.pool.Put(h)
+	return out
+}
+
+var (
+	deriveID    = newDeriver(contextID)    // lint:var a pool of hashers for one constant
+	deriveKey   = newDeriver(contextKey)   // lint:var likewise
+	deriveNonce = newDeriver(contextNonce) // lint:var likewise
+)
 
 // Derive gives a secret for one purpose from another. The context is a
 // constant that names the purpose.
@@ -169,7 +193,7 @@ func (s *Sealer) Seal(dst []byte, kind tripod.BlobKind, ref *Ref, refs []tripod.
 }
 
 func nonceFor(h Secret, head, c []byte) (n [frame.NonceLen]byte) {
-	k := keyed(derive(contextNonce, h))
+	k := keyed(deriveNonce.derive(h))
 	var l [8]byte
 	binary.LittleEndian.PutUint64(l[:], uint64(len(head)))
 	_, _ = k.Write(l[:])
@@ -182,7 +206,7 @@ func nonceFor(h Secret, head, c []byte) (n [frame.NonceLen]byte) {
 }
 
 func gcm(h Secret) cipher.AEAD {
-	k := derive(contextKey, h)
+	k := deriveKey.derive(h)
 	block, err := aes.NewCipher(k[:])
 	if err != nil {
 		panic(err) // only a wrong key length fails

@@ -1,4 +1,4 @@
-// Package backup makes snapshots: it reads a source, finds what changed since
+// Package backup makes snapshots of what a machine holds. It reads a source, finds what changed since
 // this machine's last run, seals the new part and commits a signed record.
 //
 // Reading order: backup.go holds what all three kinds of source share, from

@@ -28,10 +28,9 @@ type contentSum [16]byte
 
 // reader is one worker's tools.
 type reader struct {
-	f        *filesRun
-	buf      []byte
-	splitter *chunk.Splitter
-	mac      cipher.AEAD
+	f   *filesRun
+	buf []byte
+	mac cipher.AEAD
 }
 
 func (f *filesRun) work(ctx context.Context) error {
@@ -372,10 +371,7 @@ func (r *reader) chunks(ctx context.Context, it *item, content io.Reader) (out [
 		}
 		content = io.MultiReader(bytes.NewReader(buf), content)
 	}
-	if r.splitter == nil {
-		r.splitter = chunk.NewSplitter(r.f.Keys.ChunkKey())
-	}
-	err = split(ctx, r.splitter, faultReader{content}, func(ctx context.Context, c []byte) (seal.Ref, error) {
+	err = r.f.cut.split(ctx, faultReader{content}, func(ctx context.Context, c []byte) (seal.Ref, error) {
 		r.f.meter.done(0, int64(len(c)), it.src.Path())
 		return r.f.up.blob(ctx, c, known)
 	}, func(part sealed) error {
@@ -388,11 +384,17 @@ func (r *reader) chunks(ctx context.Context, it *item, content io.Reader) (out [
 
 // split cuts a stream into chunks, has several stored at a time, and hands
 // them to done in order, in the caller's goroutine.
-func split(ctx context.Context, s *chunk.Splitter, content io.Reader,
+func (t *splitTools) split(ctx context.Context, content io.Reader,
 	store func(context.Context, []byte) (seal.Ref, error), done func(sealed) error,
 ) error {
+	var s *chunk.Splitter
+	select {
+	case s = <-t.splitters:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { t.splitters <- s }()
 	group, gctx := errgroup.WithContext(ctx)
-	group.SetLimit(runtime.GOMAXPROCS(0) + 1)
 	var queue []chan sealed
 	deliver := func(keep int) error {
 		for len(queue) > keep {
@@ -414,13 +416,18 @@ func split(ctx context.Context, s *chunk.Splitter, content io.Reader,
 		}
 		part := make(chan sealed, 1)
 		queue = append(queue, part)
-		buf := chunkBuffers.Get().(*[]byte) //nolint:errcheck // the pool holds nothing else
-		*buf = append((*buf)[:0], c...)
+		var buf []byte
+		select {
+		case buf = <-t.buffers:
+		case <-gctx.Done():
+			return gctx.Err()
+		}
+		buf = append(buf[:0], c...)
 		group.Go(func() error {
-			defer chunkBuffers.Put(buf)
-			ref, err := store(gctx, *buf)
+			defer func() { t.buffers <- buf }()
+			ref, err := store(gctx, buf)
 			if err == nil {
-				part <- sealed{ref, len(*buf)}
+				part <- sealed{ref, len(buf)}
 			}
 			return err
 		})
@@ -438,8 +445,24 @@ func split(ctx context.Context, s *chunk.Splitter, content io.Reader,
 // chunksAhead is how many chunks may be stored before the first of them is.
 const chunksAhead = 64
 
-// chunkBuffers hold chunks while they are sealed.
-var chunkBuffers = sync.Pool{New: func() any { return new([]byte) }}
+// splitTools are what cutting streams takes, shared by a run's workers: together
+// they bound the memory it needs, however many long files there are at once.
+type splitTools struct {
+	splitters chan *chunk.Splitter
+	buffers   chan []byte // hold chunks while they are sealed
+}
+
+func newSplitTools(key seal.Secret) *splitTools {
+	n := runtime.GOMAXPROCS(0)
+	t := &splitTools{splitters: make(chan *chunk.Splitter, n), buffers: make(chan []byte, n+2)}
+	for range n {
+		t.splitters <- chunk.NewSplitter(key)
+	}
+	for range n + 2 {
+		t.buffers <- nil
+	}
+	return t
+}
 
 // keepChunks puts a large file's chunks into its entry, by a list when there
 // are many.

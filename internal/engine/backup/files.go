@@ -53,6 +53,7 @@ type filesRun struct {
 	pending []step // in order, not yet in the tree
 	head    int
 	out     *assembler
+	cut     *splitTools
 	content *contentIndex
 	bundles *bundles
 }
@@ -106,7 +107,7 @@ func files(ctx context.Context, t source.Tree, o Options) (*Report, error) {
 	s := begin(tripod.Files, o)
 	f := &filesRun{
 		session: s, tree: t, hash: keyedHasher(o.Keys.CacheKey()), bundler: chunk.NewBundler(o.Keys.BundleKey()),
-		links: map[[2]uint64]*item{}, jobs: make(chan *job, 2*workers()),
+		links: map[[2]uint64]*item{}, jobs: make(chan *job, 2*workers()), cut: newSplitTools(o.Keys.ChunkKey()),
 	}
 	for _, p := range o.Paths {
 		f.roots = append(f.roots, catalog.TreePath(p))

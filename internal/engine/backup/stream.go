@@ -3,7 +3,6 @@ package backup
 import (
 	"context"
 
-	"tripod/internal/core/chunk"
 	"tripod/internal/core/run"
 	"tripod/internal/core/seal"
 	"tripod/internal/core/tree"
@@ -44,7 +43,7 @@ func (s *session) stream(ctx context.Context, in source.Stream) error {
 	list := tree.NewListBuilder(func(kind tripod.BlobKind, refs []tripod.ID, plain []byte) (seal.Ref, error) {
 		return s.up.node(ctx, kind, refs, plain)
 	})
-	err := split(ctx, chunk.NewSplitter(s.Keys.ChunkKey()), in, func(ctx context.Context, c []byte) (seal.Ref, error) {
+	err := newSplitTools(s.Keys.ChunkKey()).split(ctx, in, func(ctx context.Context, c []byte) (seal.Ref, error) {
 		return s.up.blob(ctx, c, func(r *seal.Ref) bool { return known[sumOfRef(r)] })
 	}, func(part sealed) error {
 		s.report.Bytes += int64(part.length)

@@ -118,7 +118,13 @@ func (x *Index) Packs() []Pack {
 // the copies in closed, which lie in other packs. The entries' Pack is set
 // here. Rows already there are overwritten. A pack that is Open leaves the index
 // unsettled.
-func (x *Index) Add(p Pack, entries, closed []Entry) error {
+func (x *Index) Add(p Pack, entries, closed []Entry) error { return x.add(p, entries, closed, true) }
+
+// AddFound is Add for a pack that was found in the store. A pack that is known
+// stays as it is: who put it knows more of it.
+func (x *Index) AddFound(p Pack, entries []Entry) error { return x.add(p, entries, nil, false) }
+
+func (x *Index) add(p Pack, entries, closed []Entry, replace bool) error {
 	if p.Size <= 0 {
 		return tripod.Errorf(tripod.Invalid, "index: pack %.16s: size %d", p.Name, p.Size)
 	}
@@ -128,8 +134,11 @@ func (x *Index) Add(p Pack, entries, closed []Entry) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	n, known := x.names[p.Name]
-	if !known {
+	switch {
+	case !known:
 		n = x.freeOrdinal()
+	case !replace:
+		return nil
 	}
 	p.Ordinal = n
 	err := setPack(b, &p)

@@ -49,7 +49,7 @@ const (
 // temporary directory, and where that fails too, in memory: an index is never
 // the reason why a vault cannot be read.
 func Open(dir string, vault VaultID) (*Index, error) {
-	x, err := openShared(filepath.Join(dir, hex.EncodeToString(vault[:])), vault)
+	x, err := openShared(filepath.Join(dir, "index-"+hex.EncodeToString(vault[:])), vault)
 	if err == nil {
 		return x, nil
 	}

@@ -1,0 +1,117 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"tripod/internal/core/snapshot"
+	"tripod/internal/core/tripod"
+	"tripod/internal/driver/store"
+	"tripod/internal/vault"
+)
+
+const (
+	documentReads = 8  // read at a time
+	documentAhead = 64 // read before fn sees the first of them
+)
+
+// Documents implements vault.Reader. Objects whose names no document has are
+// left out.
+func (v *Vault) Documents(ctx context.Context, prefix string, fn func(name string, content []byte) error) error {
+	var ahead []store.Info
+	list := func(prefix string) error {
+		return v.store.List(ctx, prefix, func(i store.Info) error {
+			if !vault.Documented(i.Name) {
+				return nil
+			}
+			if ahead = append(ahead, i); len(ahead) < documentAhead {
+				return nil
+			}
+			err := v.readDocuments(ctx, ahead, fn)
+			ahead = ahead[:0]
+			return err
+		})
+	}
+	// Packs may be many more than documents, so they are never listed.
+	for _, kind := range []string{
+		vault.OrderPrefix, vault.GrantPrefix, vault.KeyringPrefix, vault.CertificatePrefix, vault.RecordPrefix, vault.DescriptorName,
+	} {
+		var err error
+		switch {
+		case strings.HasPrefix(prefix, kind):
+			err = list(prefix)
+		case strings.HasPrefix(kind, prefix):
+			err = list(kind)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return v.readDocuments(ctx, ahead, fn)
+}
+
+// readDocuments reads documents, several at a time, and hands them on in order.
+func (v *Vault) readDocuments(ctx context.Context, infos []store.Info, fn func(string, []byte) error) error {
+	contents := make([][]byte, len(infos))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(documentReads)
+	for i, info := range infos {
+		g.Go(func() (err error) {
+			contents[i], err = readWhole(gctx, v.store, info.Name, info.Size)
+			if errors.Is(err, tripod.NotFound) {
+				contents[i] = nil // deleted since the list
+				return nil
+			}
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for i, info := range infos {
+		if contents[i] == nil {
+			continue
+		}
+		if err := fn(info.Name, contents[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Head gives the newest record of a machine's source as encoded, nil when there
+// is none.
+func (v *Vault) Head(ctx context.Context, machine tripod.MachineID, source tripod.SourceID) ([]byte, error) {
+	var last store.Info
+	err := v.store.List(ctx, vault.ChainPrefix(machine, source), func(i store.Info) error {
+		if vault.Documented(i.Name) {
+			last = i
+		}
+		return nil
+	})
+	if err != nil || last.Name == "" {
+		return nil, err
+	}
+	return readWhole(ctx, v.store, last.Name, last.Size)
+}
+
+// certificate reads a machine's certificate and checks that the company
+// endorsed it.
+func (v *Vault) certificate(ctx context.Context, m tripod.MachineID) (*snapshot.Certificate, error) {
+	raw, err := readWhole(ctx, v.store, vault.CertificateName(m), -1)
+	if errors.Is(err, tripod.NotFound) {
+		return nil, tripod.Errorf(tripod.Denied, "machine %.8s: has no certificate in this vault", m).
+			WithHint("enrol the machine first")
+	}
+	if err != nil {
+		return nil, err
+	}
+	c, err := snapshot.ParseCertificate(raw, v.descriptor)
+	if err == nil && c.Machine != m {
+		err = tripod.Errorf(tripod.Denied, "machine %.8s: its certificate names machine %.8s", m, c.Machine)
+	}
+	return c, err
+}

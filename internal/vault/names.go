@@ -1,0 +1,91 @@
+package vault
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"tripod/internal/core/snapshot"
+	"tripod/internal/core/tripod"
+)
+
+// PackPrefix begins the names of packs, which are no documents: pack/ab/ab...,
+// the first byte of the name in hex, then all of it.
+const PackPrefix = "pack/"
+
+// PackName is the object name of a pack.
+func PackName(p tripod.PackID) string {
+	name := p.String()
+	return PackPrefix + name[:2] + "/" + name
+}
+
+// ParsePackName reads what PackName made.
+func ParsePackName(name string) (p tripod.PackID, ok bool) {
+	ok = tripod.ParseHex(p[:], name[strings.LastIndexByte(name, '/')+1:]) && PackName(p) == name
+	return p, ok
+}
+
+// KeyringName is the name of the nth keyring, counted from 1.
+func KeyringName(n int) string { return fmt.Sprintf("%s%08d", KeyringPrefix, n) }
+
+// ParseKeyringName reads what KeyringName made.
+func ParseKeyringName(name string) (n int, ok bool) {
+	n, err := strconv.Atoi(strings.TrimPrefix(name, KeyringPrefix))
+	return n, err == nil && n > 0 && KeyringName(n) == name
+}
+
+// CertificateName is the name of a machine's certificate.
+func CertificateName(m tripod.MachineID) string { return CertificatePrefix + m.String() }
+
+// RecordName is the name of a snapshot's record.
+func RecordName(k snapshot.Key) string { return RecordPrefix + KeyPath(k) }
+
+// OrderName is the name of the order to forget a snapshot.
+func OrderName(k snapshot.Key) string { return OrderPrefix + KeyPath(k) }
+
+// GrantName is the name of the grant that opens a snapshot for a recipient, of
+// whom the first eight bytes of the hash stand in it.
+func GrantName(k snapshot.Key, recipient snapshot.Hash) string {
+	return fmt.Sprintf("%s%s/%x", GrantPrefix, KeyPath(k), recipient[:8])
+}
+
+// ChainPrefix begins the names of all records of a machine's source.
+func ChainPrefix(m tripod.MachineID, s tripod.SourceID) string {
+	return RecordPrefix + m.String() + "/" + s.String() + "/"
+}
+
+// ParseKeyPath reads what KeyPath made.
+func ParseKeyPath(path string) (k snapshot.Key, ok bool) {
+	parts := strings.Split(path, "/")
+	if len(parts) != 3 || !tripod.ParseHex(k.Machine[:], parts[0]) || !tripod.ParseHex(k.Source[:], parts[1]) {
+		return k, false
+	}
+	n, err := strconv.ParseUint(parts[2], 10, 64)
+	k.Seq = n
+	return k, err == nil && KeyPath(k) == path
+}
+
+// Documented reports whether a name is one that a document of a vault can have.
+func Documented(name string) bool {
+	kind, rest, _ := strings.Cut(name, "/")
+	switch kind + "/" {
+	case KeyringPrefix:
+		_, ok := ParseKeyringName(name)
+		return ok
+	case CertificatePrefix:
+		var m tripod.MachineID
+		return tripod.ParseHex(m[:], rest) && CertificateName(m) == name
+	case RecordPrefix, OrderPrefix:
+		_, ok := ParseKeyPath(rest)
+		return ok
+	case GrantPrefix:
+		at := strings.LastIndexByte(rest, '/')
+		var recipient [8]byte
+		if at < 0 || !tripod.ParseHex(recipient[:], rest[at+1:]) {
+			return false
+		}
+		k, ok := ParseKeyPath(rest[:at])
+		return ok && name == fmt.Sprintf("%s%s/%x", GrantPrefix, KeyPath(k), recipient)
+	}
+	return name == DescriptorName
+}

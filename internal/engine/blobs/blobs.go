@@ -137,7 +137,10 @@ func (r *Reader) open(s *scratch, w *Want, encoded []byte, use func([]byte, []tr
 	if err != nil {
 		return err
 	}
-	s.plain = plain
+	// What Open returns may be a shorter view of the memory it was given.
+	if cap(plain) > cap(s.plain) {
+		s.plain = plain
+	}
 	return use(plain, refs)
 }
 

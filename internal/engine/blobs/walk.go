@@ -71,7 +71,7 @@ func (r *Reader) children(ctx context.Context, level int, part []tree.Child, los
 	}
 	for i := range part {
 		if child, ok := nodes[i].(*tree.Node); ok {
-			bad[i] = fits(child, level-1, &part[i])
+			bad[i] = Fits(child, level-1, &part[i])
 		}
 		if bad[i] == nil {
 			continue
@@ -88,10 +88,10 @@ func (r *Reader) children(ctx context.Context, level int, part []tree.Child, los
 	return nodes, nil
 }
 
-// fits checks that a node stands where its parent says: one level lower, with
+// Fits checks that a node stands where its parent says: one level lower, with
 // the first key its parent names. Otherwise a hostile tree could loop, or hide
 // entries from lookups that a walk shows.
-func fits(n *tree.Node, level int, c *tree.Child) error {
+func Fits(n *tree.Node, level int, c *tree.Child) error {
 	if n.Level != level {
 		return tripod.Errorf(tripod.Corrupt, "tree node: is of level %d, not %d", n.Level, level)
 	}

@@ -1,4 +1,4 @@
-// Package restore brings snapshots back: files with all their metadata, disks,
+// Package restore brings snapshots back to where they are needed: files with all their metadata, disks,
 // streams. It plans first, in windows of bounded size, which bytes of which
 // blob go where; then every goroutine that opens a blob writes it, out of
 // order, straight to where it belongs.

@@ -1,0 +1,266 @@
+package verify_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"tripod/internal/core/run"
+	"tripod/internal/core/seal"
+	"tripod/internal/core/snapshot"
+	"tripod/internal/core/tree"
+	"tripod/internal/core/tripod"
+	"tripod/internal/engine/catalog"
+	. "tripod/internal/engine/enginetest" //nolint:revive // its names read as the tests' own
+	"tripod/internal/engine/verify"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func open(t testing.TB, w *World) *catalog.Catalog {
+	t.Helper()
+	c, err := catalog.Open(context.Background(), w.Vault, w.Keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func data(seed uint64, n int) []byte {
+	r := rand.New(rand.NewPCG(seed, 3))
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(r.Uint32())
+	}
+	return b
+}
+
+// world has two snapshots of files that share most, a disk and a stream.
+func world(t testing.TB) *World {
+	t.Helper()
+	w := New(t)
+	files := append(Parents("home/x"), Dir("home/d"))
+	for i := range 300 {
+		files = append(files, Text(fmt.Sprintf("home/f%03d", i), string(data(uint64(i), i))))
+	}
+	files = append(files, Text("home/d/long", string(data(1000, 6000))))
+	w.Snapshot("/home", files, TinySizes())
+	files = append(files, Text("home/new", string(data(2000, 50))))
+	w.Snapshot("/home", files, TinySizes())
+	image := data(3000, 300*tree.MinBlock+7)
+	clear(image[tree.MinBlock : 290*tree.MinBlock])
+	w.Commit("sda", tripod.DiskImage, w.Disk(image, tree.MinBlock), snapshot.Label{Host: "h", Paths: []string{"/dev/sda"}})
+	w.Commit("db", tripod.Stream, w.List(data(4000, 20_000), 100), snapshot.Label{Host: "h", Paths: []string{"db.sql"}})
+	return w
+}
+
+func TestAWholeVaultIsFoundWhole(t *testing.T) {
+	w := world(t)
+	c := open(t, w)
+	w.Vault.ResetCounts()
+	r, err := verify.Run(context.Background(), w.Vault, c, verify.Options{})
+	if err != nil {
+		t.Fatalf("%+v: %v", r, err)
+	}
+	if got := r.Nodes + r.Data; got != int64(len(w.Vault.Frames)) {
+		t.Errorf("%d nodes and %d data blobs of %d were checked", r.Nodes, r.Data, len(w.Vault.Frames))
+	}
+	for id, n := range w.Vault.Delivered() {
+		if n != 1 {
+			t.Errorf("blob %.8s was read %d times", id, n)
+		}
+	}
+}
+
+func TestEveryDamagedBlobIsFoundAndNamed(t *testing.T) {
+	w := world(t)
+	c := open(t, w)
+	other := w.Vault.Frames[w.Vault.Order[0]]
+	for k, id := range w.Vault.Order {
+		if k%37 != 0 {
+			continue
+		}
+		how := []func(b []byte) []byte{
+			func(b []byte) []byte { b = bytes.Clone(b); b[len(b)-1] ^= 1; return b },
+			func([]byte) []byte { return nil },
+			func([]byte) []byte { return other },
+			func(b []byte) []byte { return b[:len(b)-1] },
+		}[k/37%4]
+		if k == 0 {
+			how = func([]byte) []byte { return nil }
+		}
+		w.Vault.OnFrame = func(at tripod.ID, b []byte) []byte {
+			if at == id {
+				return how(b)
+			}
+			return b
+		}
+		r, err := verify.Run(context.Background(), w.Vault, c, verify.Options{})
+		if !errors.Is(err, tripod.Corrupt) || r.Missing+r.Damaged != 1 || len(r.Files) == 0 || len(r.Files[0].Snapshots) == 0 {
+			t.Fatalf("blob %d: %+v, %v", k, r, err)
+		}
+	}
+}
+
+func TestDamageIsNamedByPathAndSnapshots(t *testing.T) {
+	w := world(t)
+	c := open(t, w)
+	chunk := w.Data(data(1000, 6000)[:100])
+	delete(w.Vault.Frames, chunk.ID())
+	r, err := verify.Run(context.Background(), w.Vault, c, verify.Options{})
+	if !errors.Is(err, tripod.Corrupt) || len(r.Files) != 1 || r.Files[0].Path != "/home/d/long" || len(r.Files[0].Snapshots) != 2 || r.Missing != 1 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	if !strings.Contains(err.Error(), "/home/d/long") {
+		t.Errorf("the error names no file: %v", err)
+	}
+}
+
+func TestContradictionsAreFound(t *testing.T) {
+	for name, make := range map[string]func(w *World, e *tree.Entry){
+		"piece beyond its blob": func(w *World, e *tree.Entry) {
+			e.Content.Pieces = []tree.Piece{{Ref: w.Data([]byte("short")), Length: 6}}
+			e.Size = 6
+		},
+		"list of another length": func(w *World, e *tree.Entry) {
+			root := w.List(data(1, 1000), 100)
+			e.Content.List, e.Size = &root, 999
+		},
+		"list item of another length": func(w *World, e *tree.Entry) {
+			l := tree.NewListBuilder(w.Emit)
+			_ = l.Add(w.Data([]byte("short")), 4)
+			root, _ := l.Finish()
+			e.Content.List, e.Size = &root, 4
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := New(t)
+			e := Text("d/f", "").Entry
+			make(w, &e)
+			b := tree.NewBuilder(seal.Secret{}, w.Emit)
+			if err := b.Add(&e); err != nil {
+				t.Fatal(err)
+			}
+			root, err := b.Finish()
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.Commit("/d", tripod.Files, root, snapshot.Label{Host: "h", Paths: []string{"/d"}})
+			r, err := verify.Run(context.Background(), w.Vault, open(t, w), verify.Options{})
+			if !errors.Is(err, tripod.Corrupt) || len(r.Files) != 1 || r.Files[0].Path != "/d/f" {
+				t.Fatalf("%+v, %v", r, err)
+			}
+		})
+	}
+}
+
+func TestSamplesAreDrawnBySeed(t *testing.T) {
+	w := world(t)
+	c := open(t, w)
+	var totals []int64
+	for seed := range uint64(3) {
+		r, err := verify.Run(context.Background(), w.Vault, c, verify.Options{Sample: 20, Seed: seed})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if all := r.Data + r.Skipped; r.Data < all/10 || r.Data > all*3/10 {
+			t.Errorf("seed %d: %d of %d", seed, r.Data, all)
+		}
+		totals = append(totals, r.Bytes)
+	}
+	if totals[0] == totals[1] && totals[1] == totals[2] {
+		t.Error("all seeds draw the same")
+	}
+}
+
+func TestReadingFailsAtEveryStep(t *testing.T) {
+	w := world(t)
+	c := open(t, w)
+	outage := tripod.Errorf(tripod.Unavailable, "out of reach")
+	for n := 0; ; n++ {
+		w.Vault.ResetCounts()
+		w.Vault.OnGet = func(i int) error {
+			if i == n {
+				return outage
+			}
+			return nil
+		}
+		_, err := verify.Run(context.Background(), w.Vault, c, verify.Options{})
+		if w.Vault.Gets() <= n {
+			if err != nil {
+				t.Fatal(err)
+			}
+			return
+		}
+		if !errors.Is(err, tripod.Unavailable) {
+			t.Fatalf("read %d: %v", n, err)
+		}
+	}
+}
+
+func TestCancelledAtEveryStep(t *testing.T) {
+	w := world(t)
+	c := open(t, w)
+	for n := range 12 {
+		ctx, cancel := context.WithCancel(context.Background())
+		w.Vault.ResetCounts()
+		w.Vault.OnGet = func(i int) error {
+			if i == n {
+				cancel()
+			}
+			return nil
+		}
+		_, err := verify.Run(ctx, w.Vault, c, verify.Options{})
+		if w.Vault.Gets() > n && !errors.Is(err, context.Canceled) {
+			t.Errorf("read %d: %v", n, err)
+		}
+		w.Vault.OnGet = nil
+		ctx2, cancel2 := context.WithCancel(context.Background())
+		events := 0
+		_, err = verify.Run(ctx2, w.Vault, c, verify.Options{Progress: func(run.Event) {
+			if events++; events == n+1 {
+				cancel2()
+			}
+		}})
+		if err != nil && !errors.Is(err, context.Canceled) {
+			t.Errorf("event %d: %v", n, err)
+		}
+		cancel()
+		cancel2()
+	}
+}
+
+func TestTheLogsProblemsCount(t *testing.T) {
+	w := world(t)
+	for name, b := range w.Vault.Docs {
+		if strings.HasPrefix(name, "record/") && strings.HasSuffix(name, "02") {
+			b[len(b)-1] ^= 1
+		}
+	}
+	r, err := verify.Run(context.Background(), w.Vault, open(t, w), verify.Options{})
+	if !errors.Is(err, tripod.Corrupt) || len(r.Problems) != 1 || r.Snapshots != 3 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+}
+
+// BenchmarkRun verifies a source tree. TRIPOD_BENCH_TREE names a folder to
+// measure with instead of generated files.
+func BenchmarkRun(b *testing.B) {
+	w := New(b)
+	w.Snapshot("/", FolderOr(b, "TRIPOD_BENCH_TREE", func() []File { return SourceTree(8000) }), DefaultSizes())
+	c := open(b, w)
+	b.ReportAllocs()
+	for b.Loop() {
+		r, err := verify.Run(context.Background(), w.Vault, c, verify.Options{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.SetBytes(r.Bytes)
+	}
+}

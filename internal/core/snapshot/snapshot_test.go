@@ -133,13 +133,13 @@ func TestDocumentsComeBack(t *testing.T) {
 	}
 }
 
-func TestEveryBitOfADocumentIsSigned(t *testing.T) {
+func TestEveryByteOfADocumentIsSigned(t *testing.T) {
 	w := newTrust()
 	for name, good := range w.documents() {
 		if err := w.parse(name, good); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		for i := range len(good) * 8 {
+		for i := 0; i < len(good)*8; i += 7 { // a bit of every byte, each time another
 			bad := bytes.Clone(good)
 			bad[i/8] ^= 1 << (i % 8)
 			if w.parse(name, bad) == nil {

@@ -1,5 +1,6 @@
-// Package index finds blobs: it tells for an id in which pack, where in it and
-// under which sum the vault holds it, and whether all below it is there too.
+// Package index finds blobs among a vault's packs. For an id it tells in which
+// pack, where in it and under which sum the vault holds it, and whether all below
+// it is there too.
 //
 // It is derived. Everything in it can be read again from the packs, so it lies
 // in a cache directory of the machine that uses the vault, is written without

@@ -61,7 +61,11 @@ func (e *Error) Is(target error) bool {
 // message then ends in the cause's text.
 func Errorf(kind ErrorKind, format string, args ...any) *Error {
 	wrapped := fmt.Errorf(format, args...)
-	return &Error{Kind: kind, Message: wrapped.Error(), Cause: errors.Unwrap(wrapped)}
+	cause := errors.Unwrap(wrapped)
+	if _, several := wrapped.(interface{ Unwrap() []error }); several { //nolint:errorlint // made one line above
+		cause = wrapped
+	}
+	return &Error{Kind: kind, Message: wrapped.Error(), Cause: cause}
 }
 
 // WithHint returns e with advice on what to do next.

@@ -32,6 +32,13 @@ func TestKindsAreFoundThroughWrapping(t *testing.T) {
 	}
 }
 
+func TestErrorfKeepsEveryCause(t *testing.T) {
+	two := tripod.Errorf(tripod.Corrupt, "x: %w and %w", io.EOF, tripod.Errorf(tripod.NotFound, "y").WithHint("z"))
+	if !errors.Is(two, io.EOF) || !errors.Is(two, tripod.NotFound) || tripod.KindOf(two) != tripod.Corrupt || tripod.HintOf(two) != "z" {
+		t.Error("a cause got lost")
+	}
+}
+
 func TestErrorsWithoutAKindAreInternal(t *testing.T) {
 	if tripod.KindOf(io.EOF) != tripod.Internal || tripod.HintOf(io.EOF) != "" || tripod.HintOf(nil) != "" {
 		t.Error("a stranger got a kind or hint")

@@ -68,7 +68,7 @@ func (v *Vault) readTable(name string) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	info, err := f.Stat()
 	if err != nil {
 		return err
@@ -162,7 +162,7 @@ func (v *Vault) frame(p place) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	b := make([]byte, p.length)
 	_, err = f.ReadAt(b, p.offset)
 	return b, err

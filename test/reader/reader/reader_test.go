@@ -22,17 +22,16 @@ import (
 
 // world writes a vault directory with the product's core.
 type world struct {
-	t          *testing.T
-	dir        string
-	company    *seal.CompanyKeys
-	machine    *seal.MachineKeys
-	invitation ed25519.PrivateKey
-	code       seal.RecoveryCode
-	sealer     *seal.Sealer
-	packs      map[frame.Class]*frame.Pack
-	held       map[tripod.ID]bool
-	last       map[tripod.SourceID]snapshot.Record
-	prev       map[tripod.SourceID][]byte
+	t       *testing.T
+	dir     string
+	company *seal.CompanyKeys
+	machine *seal.MachineKeys
+	code    seal.RecoveryCode
+	sealer  *seal.Sealer
+	packs   map[frame.Class]*frame.Pack
+	held    map[tripod.ID]bool
+	last    map[tripod.SourceID]snapshot.Record
+	prev    map[tripod.SourceID][]byte
 }
 
 const testPassphrase = "open sesame"
@@ -156,18 +155,18 @@ func (w *world) files() (seal.Ref, map[string][]byte) {
 	add("docs", tree.Entry{Type: tree.Dir, Mode: 0o500})
 	file("inline", []byte("short"), tree.Content{Inline: []byte("short")})
 	file("empty", nil, tree.Content{})
-	bundle := w.blob(stream("bundle", 5000))
-	file("docs/a", stream("bundle", 5000)[:2000], tree.Content{Pieces: []tree.Piece{{Ref: bundle, Length: 2000}}})
-	file("docs/b", stream("bundle", 5000)[2000:], tree.Content{Pieces: []tree.Piece{{Ref: bundle, Offset: 2000, Length: 3000}}})
+	bundle := w.blob(xof("bundle", 5000))
+	file("docs/a", xof("bundle", 5000)[:2000], tree.Content{Pieces: []tree.Piece{{Ref: bundle, Length: 2000}}})
+	file("docs/b", xof("bundle", 5000)[2000:], tree.Content{Pieces: []tree.Piece{{Ref: bundle, Offset: 2000, Length: 3000}}})
 	long := bytes.Repeat([]byte("all work and no play\n"), 100_000)
 	root := w.list(long, 1000)
 	file("docs/long", long, tree.Content{List: &root})
 	sparse := make([]byte, 1<<20)
-	copy(sparse[4096:], stream("sparse", 4096))
-	copy(sparse[65536:], stream("sparse", 8192)[4096:])
+	copy(sparse[4096:], xof("sparse", 4096))
+	copy(sparse[65536:], xof("sparse", 8192)[4096:])
 	want["sparse"] = sparse
 	add("sparse", tree.Entry{Type: tree.Regular, Size: 1 << 20, Ranges: []tree.Range{{Offset: 4096, Length: 4096}, {Offset: 65536, Length: 4096}}, Content: tree.Content{
-		Pieces: []tree.Piece{{Ref: w.blob(stream("sparse", 8192)), Length: 8192}},
+		Pieces: []tree.Piece{{Ref: w.blob(xof("sparse", 8192)), Length: 8192}},
 	}})
 	want["hard"], want["docs/hard"] = []byte("hard"), []byte("hard")
 	hard := tree.Entry{Type: tree.Regular, Size: 4, Group: 1, Content: tree.Content{Inline: []byte("hard")}}
@@ -177,7 +176,7 @@ func (w *world) files() (seal.Ref, map[string][]byte) {
 	add("pipe", tree.Entry{Type: tree.Fifo})
 	for i := range 3000 {
 		name := "many/" + string([]byte{'f', byte(128 + i/100), byte(128 + i%100)})
-		content := stream(name, i%20)
+		content := xof(name, i%20)
 		file(name, content, tree.Content{Inline: content})
 	}
 	add("many", tree.Entry{Type: tree.Dir, Mode: 0o755})
@@ -197,11 +196,11 @@ func TestReaderRestoresWhatCoreWrote(t *testing.T) {
 	w := newWorld(t)
 	root, want := w.files()
 	w.commit(tripod.Files, "/home", root)
-	piped := stream("piped", 3<<20)
+	piped := xof("piped", 3<<20)
 	w.commit(tripod.Stream, "dump", w.streamRoot(piped))
 	image := make([]byte, 300<<16+777)
-	copy(image[5<<16:], stream("block", 1<<16))
-	copy(image[300<<16:], stream("tail", 777))
+	copy(image[5<<16:], xof("block", 1<<16))
+	copy(image[300<<16:], xof("tail", 777))
 	d, err := tree.NewDiskBuilder(int64(len(image)), 1<<16, w.emit)
 	must(t, err, d.Add(5, w.blob(image[5<<16:6<<16])), d.Add(300, w.blob(image[300<<16:])))
 	disk, err := d.Finish()
@@ -274,8 +273,8 @@ func compare(t *testing.T, dir string, want map[string][]byte) {
 func TestReaderNoticesEveryLie(t *testing.T) {
 	w := newWorld(t)
 	for range 2 {
-		w.commit(tripod.Stream, "dump", w.list(stream("x", 100_000), 50_000))
-		w.commit(tripod.Stream, "other", w.list(stream("y", 1000), 500))
+		w.commit(tripod.Stream, "dump", w.list(xof("x", 100_000), 50_000))
+		w.commit(tripod.Stream, "other", w.list(xof("y", 1000), 500))
 	}
 	read := func() error {
 		// A keyring may be damaged for one holder alone.
@@ -342,7 +341,7 @@ func TestForgottenSnapshotsAreNotListed(t *testing.T) {
 	id := w.machine.SourceID("dump")
 	o := snapshot.Order{Company: w.company.ID, Key: w.last[id].Key, Record: snapshot.HashOf(w.prev[id]), Time: time.Unix(5, 0)}
 	name := "forget/" + keyPath(o.Key)
-	w.put(name, o.Encode(w.invitation0()))
+	w.put(name, o.Encode(w.stranger()))
 	v, err := Open(w.dir, testPassphrase)
 	must(t, err)
 	if _, err := v.Snapshots(); err == nil {
@@ -355,7 +354,7 @@ func TestForgottenSnapshotsAreNotListed(t *testing.T) {
 	}
 }
 
-func (w *world) invitation0() ed25519.PrivateKey {
+func (w *world) stranger() ed25519.PrivateKey {
 	_, k, err := seal.NewSigner()
 	must(w.t, err)
 	return k

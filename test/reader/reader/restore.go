@@ -36,7 +36,7 @@ func (v *Vault) Restore(s Snapshot, dir string) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	r := &restorer{v: v, root: root, groups: map[uint64]string{}}
 	switch s.Kind {
 	case "files":

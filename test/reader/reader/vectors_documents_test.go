@@ -70,7 +70,7 @@ func TestVectorsOfDocuments(t *testing.T) {
 	company, companySeed := signer(1)
 	invitation, invitationSeed := signer(2)
 	machine, machineSeed := signer(3)
-	box := stream("tripod box vector", 1216)
+	box := xof("tripod box vector", 1216)
 	created := time.Unix(1_700_000_000, 123_456_789)
 	d := snapshot.Descriptor{Company: vectorID(0), Vault: vectorID(0x10), Box: box, Sign: public(company), Created: created}
 	inv := snapshot.Invitation{Company: d.Company, Key: public(invitation), Expires: created.Add(time.Hour)}
@@ -80,13 +80,13 @@ func TestVectorsOfDocuments(t *testing.T) {
 	key := snapshot.Key{Machine: cert.Machine, Source: vectorID(0x30), Seq: 1}
 	rec := snapshot.Record{
 		Company: d.Company, Key: key, Incarnation: 1, Type: tripod.Files, Root: counting(0x50), Time: created.Add(2 * time.Minute),
-		SizeClass: 31, AddedClass: 20, LockUntil: created.Add(720 * time.Hour), Label: stream("label", 60),
+		SizeClass: 31, AddedClass: 20, LockUntil: created.Add(720 * time.Hour), Label: xof("label", 60),
 	}
 	first := rec.Sign(machine)
 	second := rec
 	second.Key.Seq, second.Prev, second.LockUntil, second.Label = 2, snapshot.HashOf(first), time.Time{}, nil
 	order := snapshot.Order{Company: d.Company, Key: key, Record: snapshot.HashOf(first), Time: created}
-	grant := snapshot.Grant{Company: d.Company, Key: key, Recipient: blake3.Sum256(box), Sealed: stream("grant", 1200)}
+	grant := snapshot.Grant{Company: d.Company, Key: key, Recipient: blake3.Sum256(box), Sealed: xof("grant", 1200)}
 	label := snapshot.Label{Host: "host", Paths: []string{"/home", "/etc"}, Tags: []string{"daily"}, Program: "tripod 1", Files: 3, Bytes: 4, Skipped: 1}
 	docs := map[string]hx{
 		"descriptor": d.Encode(company), "invitation": inv.Encode(company), "certificate": cert.Encode(invitation),
@@ -142,7 +142,7 @@ func TestVectorsOfRecoveryCodes(t *testing.T) {
 		Good  bool   `json:"good"`
 	}
 	var code seal.RecoveryCode
-	copy(code[:], stream("code", 18))
+	copy(code[:], xof("code", 18))
 	sum := blake3.Sum256(code[:18])
 	copy(code[18:], sum[:])
 	text := code.String()
@@ -153,7 +153,7 @@ func TestVectorsOfRecoveryCodes(t *testing.T) {
 		{text, code[:], true},
 		{string(lower), code[:], true},
 		{string(bytes.ReplaceAll([]byte(text), []byte("-"), []byte(" "))), code[:], true},
-		{string(bytes.NewBufferString(text).Bytes()) + "\n", code[:], true},
+		{text + "\n", code[:], true},
 		{string(bytes.ReplaceAll([]byte(text), []byte("0"), []byte("O"))), code[:], true},
 		{string(mistyped), nil, false},
 		{text[:len(text)-1], nil, false},
@@ -251,7 +251,7 @@ func TestVectorsOfGrants(t *testing.T) {
 		company, machine, source, id := vectorID(0), vectorID(0x20), vectorID(0x30), root.ID()
 		v := grantVector{
 			Private: private[:], Public: sk.PublicKey().Bytes(), Company: company[:], Machine: machine[:], Source: source[:], Seq: 258,
-			Root: id[:], Ref: *refOf(&root), Label: stream("label", 60),
+			Root: id[:], Ref: *refOf(&root), Label: xof("label", 60),
 		}
 		c := v.context()
 		v.Sealed, err = seal.SealGrant(v.Public, &c, &root)

@@ -262,7 +262,7 @@ func TestVectorsOfCuts(t *testing.T) {
 	}
 	var files []file
 	bundler := chunk.NewBundler(key)
-	sizes := stream("tripod bundle vector", 600)
+	sizes := xof("tripod bundle vector", 600)
 	for i := range 300 {
 		f := file{Name: fmt.Sprintf("f%d", i), Size: int(binary.LittleEndian.Uint16(sizes[2*i:]))}
 		f.Cut = bundler.CutBefore(f.Name, f.Size)
@@ -270,7 +270,7 @@ func TestVectorsOfCuts(t *testing.T) {
 	}
 	var chunks []int
 	at := 0
-	must(t, chunk.NewSplitter(key).Split(bytes.NewReader(stream("tripod chunk vector", 24<<20)), func(c []byte) error {
+	must(t, chunk.NewSplitter(key).Split(bytes.NewReader(xof("tripod chunk vector", 24<<20)), func(c []byte) error {
 		at += len(c)
 		chunks = append(chunks, at)
 		return nil
@@ -284,7 +284,7 @@ func TestVectorsOfCuts(t *testing.T) {
 		"chunk_stream": "BLAKE3 extended output over \"tripod chunk vector\", 25165824 bytes", "chunk_ends": chunks,
 		"gear_base": gear,
 	})
-	if got := referenceChunks(key, stream("tripod chunk vector", 24<<20)); !reflect.DeepEqual(got, chunks) {
+	if got := referenceChunks(key, xof("tripod chunk vector", 24<<20)); !reflect.DeepEqual(got, chunks) {
 		t.Errorf("the specification's chunker cuts at %v, the product at %v", got, chunks)
 	}
 }

@@ -77,8 +77,8 @@ func frozen[T any](t *testing.T, name string, fresh func() T) (v T) {
 	return v
 }
 
-// stream is n bytes that others can make too: BLAKE3's extended output over a name.
-func stream(name string, n int) []byte {
+// xof is n bytes that others can make too: BLAKE3's extended output over a name.
+func xof(name string, n int) []byte {
 	h := blake3.New()
 	_, _ = h.WriteString(name)
 	out := make([]byte, n)
@@ -166,11 +166,11 @@ func blobs() blobVectors {
 		Blobs: []blobVector{
 			sealVector(s, "data, empty", tripod.Data, nil, nil),
 			sealVector(s, "data, one byte", tripod.Data, nil, []byte{0x61}),
-			sealVector(s, "data, 300 bytes", tripod.Data, nil, stream("data", 300)),
-			sealVector(s, "tree with two refs", tripod.Tree, refs, stream("tree", 40)),
-			sealVector(s, "tree without refs", tripod.Tree, nil, stream("tree", 40)),
-			sealVector(s, "list with one ref", tripod.List, refs[:1], stream("list", 40)),
-			sealVector(s, "disk with two refs", tripod.Disk, refs, stream("disk", 40)),
+			sealVector(s, "data, 300 bytes", tripod.Data, nil, xof("data", 300)),
+			sealVector(s, "tree with two refs", tripod.Tree, refs, xof("tree", 40)),
+			sealVector(s, "tree without refs", tripod.Tree, nil, xof("tree", 40)),
+			sealVector(s, "list with one ref", tripod.List, refs[:1], xof("list", 40)),
+			sealVector(s, "disk with two refs", tripod.Disk, refs, xof("disk", 40)),
 		},
 	}
 }
@@ -338,7 +338,7 @@ func TestVectorsOfPadding(t *testing.T) {
 	var fresh [][2]int
 	s := newSealer()
 	for _, n := range []int{0, 1, 2, 3, 6, 7, 8, 20, 55, 56, 100, 247, 1000, 4096, 65535, 65536, 100_000, 1 << 20, 5_000_000, 16 << 20} {
-		plain := stream("padding", n)
+		plain := xof("padding", n)
 		r := s.Ref(tripod.Data, nil, plain)
 		f, _, err := frame.Parse(s.Seal(nil, tripod.Data, &r, nil, plain))
 		if err != nil {

@@ -304,9 +304,41 @@ func (x *Index) MarkClosed(entries []Entry) error {
 	})
 }
 
-// Remove takes copies out whose frames turned out to be damaged.
-func (x *Index) Remove(entries []Entry) error {
-	return x.update(entries, func(b *pebble.Batch, e *Entry) error {
+// Remove takes copies out whose frames turned out to be damaged. When one was
+// the last that counted as held, nodes above it may no longer be closed: then
+// all closed bits are taken back, the index is unsettled, and reopened is true.
+func (x *Index) Remove(entries []Entry) (reopened bool, err error) {
+	type place struct{ pack, offset uint32 }
+	ids := make([]tripod.ID, len(entries))
+	for i := range entries {
+		ids[i] = entries[i].ID
+	}
+	was, left := make([]bool, len(entries)), make([]bool, len(entries))
+	gone := make(map[place]bool, len(entries))
+	for i := range entries {
+		gone[place{entries[i].Pack, entries[i].Offset}] = true
+	}
+	err = x.Find(ids, func(i int, e *Entry) error {
+		if gone[place{e.Pack, e.Offset}] {
+			was[i] = was[i] || e.Held()
+		} else {
+			left[i] = left[i] || e.Held()
+		}
+		return nil
+	})
+	if err != nil {
+		return false, err
+	}
+	for i := range entries {
+		reopened = reopened || was[i] && !left[i]
+	}
+	// Bits first: whoever stops in between finds the damage again.
+	if reopened {
+		if err := x.reopen(); err != nil {
+			return false, err
+		}
+	}
+	return reopened, x.update(entries, func(b *pebble.Batch, e *Entry) error {
 		var key [blobKeyLen]byte
 		return b.Delete(putBlobKey(&key, e), nil)
 	})

@@ -9,10 +9,12 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"tripod/internal/core/frame"
 	"tripod/internal/core/run"
 	"tripod/internal/core/tripod"
 	"tripod/internal/driver/store"
 	"tripod/internal/vault"
+	"tripod/internal/vault/index"
 )
 
 // checkReads is how many packs are read whole at a time.
@@ -52,6 +54,9 @@ func (v *Vault) Stats(ctx context.Context) (vault.Stats, error) {
 // for everything that is wrong: with a blob, for that one; without, for the pack
 // as a whole or for an object that has no place in a vault. Calls are serialized,
 // and end the check by returning an error.
+//
+// What is damaged counts as missing from then on, for sessions that use the same
+// index, so that the next backup of the same data stores it again.
 func (v *Vault) CheckPacks(ctx context.Context, sample float64, progress run.Progress, report func(object string, blob tripod.ID, err error) error) error {
 	var packs []found
 	told := teller{progress: progress, event: run.Event{Phase: run.Reading}}
@@ -72,6 +77,7 @@ func (v *Vault) CheckPacks(ctx context.Context, sample float64, progress run.Pro
 		return err
 	}
 	var mu sync.Mutex
+	var lost damages
 	bufs := sync.Pool{New: func() any { return new([]byte) }}
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(checkReads)
@@ -82,10 +88,15 @@ func (v *Vault) CheckPacks(ctx context.Context, sample float64, progress run.Pro
 		g.Go(func() error {
 			buf := bufs.Get().(*[]byte) //nolint:forcetypeassert // nothing else is put
 			defer bufs.Put(buf)
-			err := v.checkPack(gctx, p, buf, func(blob tripod.ID, err error) error {
+			err := v.checkPack(gctx, p, buf, func(row *frame.Row, err error) error {
 				mu.Lock()
 				defer mu.Unlock()
-				return report(vault.PackName(p.name), blob, err)
+				lost.add(p.name, row, err)
+				var blob tripod.ID
+				if row != nil {
+					blob = row.ID
+				}
+				return report(vault.PackName(p.name), blob, fmt.Errorf("pack %.16s: %w", p.name, err))
 			})
 			mu.Lock()
 			defer mu.Unlock()
@@ -95,18 +106,65 @@ func (v *Vault) CheckPacks(ctx context.Context, sample float64, progress run.Pro
 			return err
 		})
 	}
-	if err := g.Wait(); err != nil {
+	if err := errors.Join(g.Wait(), v.discount(ctx, &lost)); err != nil {
 		return err
 	}
 	return ctx.Err()
 }
 
-func (v *Vault) checkPack(ctx context.Context, p found, buf *[]byte, report func(tripod.ID, error) error) error {
-	whole := func(err error) error {
-		return report(tripod.ID{}, fmt.Errorf("pack %.16s: %w", p.name, err))
+// damages is what a check found.
+type damages struct {
+	packs []tripod.PackID // whose tables of contents are damaged
+	blobs map[tripod.PackID][]frame.Row
+}
+
+func (d *damages) add(pack tripod.PackID, row *frame.Row, err error) {
+	switch {
+	case !errors.Is(err, tripod.Corrupt):
+		// It could not be read now. That says nothing of later.
+	case row == nil:
+		d.packs = append(d.packs, pack)
+	default:
+		if d.blobs == nil {
+			d.blobs = map[tripod.PackID][]frame.Row{}
+		}
+		d.blobs[pack] = append(d.blobs[pack], *row)
 	}
+}
+
+// discount makes the index no longer count on what is damaged.
+func (v *Vault) discount(ctx context.Context, d *damages) error {
+	if len(d.packs)+len(d.blobs) == 0 {
+		return nil
+	}
+	x, err := v.index(ctx)
+	if err != nil {
+		return err
+	}
+	var bad []index.Entry
+	for name, rows := range d.blobs {
+		p, ok := x.Named(name)
+		entries, err := entriesOf(rows)
+		if !ok || err != nil {
+			continue // not in the index in the first place
+		}
+		for i := range entries {
+			entries[i].Pack = p.Ordinal
+		}
+		bad = append(bad, entries...)
+	}
+	if _, err := x.Remove(bad); err != nil {
+		return err
+	}
+	if err := x.Drop(d.packs); err != nil {
+		return err
+	}
+	return v.Sync(ctx) // finds what of those packs is whole
+}
+
+func (v *Vault) checkPack(ctx context.Context, p found, buf *[]byte, report func(*frame.Row, error) error) error {
 	if p.size > maxObject {
-		return whole(tripod.Errorf(tripod.Corrupt, "%d bytes are more than a pack can have", p.size))
+		return report(nil, tripod.Errorf(tripod.Corrupt, "%d bytes are more than a pack can have", p.size))
 	}
 	if int64(cap(*buf)) < p.size {
 		*buf = make([]byte, p.size)
@@ -119,17 +177,17 @@ func (v *Vault) checkPack(ctx context.Context, p found, buf *[]byte, report func
 	case errors.Is(err, tripod.NotFound):
 		return nil // deleted since the list
 	case err != nil:
-		return whole(err)
+		return report(nil, err)
 	}
 	toc, err := parseTOC(p.name, data)
 	if err != nil {
 		rows := salvageFrames(data, v.descriptor.Company)
-		return whole(fmt.Errorf("%w; %d of its blobs are whole", err, len(rows)))
+		return report(nil, fmt.Errorf("%w; %d of its blobs are whole", err, len(rows)))
 	}
 	for i := range toc.Rows {
 		r := &toc.Rows[i]
 		if _, err := checkRow(r, data[r.Offset:r.Offset+int64(r.Len)], v.descriptor.Company); err != nil {
-			if err := report(r.ID, fmt.Errorf("pack %.16s: %w", p.name, err)); err != nil {
+			if err := report(r, err); err != nil {
 				return err
 			}
 		}

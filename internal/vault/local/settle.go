@@ -65,6 +65,9 @@ func (v *Vault) settle(ctx context.Context) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
+	if c.again {
+		return v.settle(ctx) // what was damaged is out of the index now, so this ends
+	}
 	stay := make(map[uint32]bool, len(c.open))
 	for ordinal, n := range c.open {
 		if n > 0 {
@@ -110,6 +113,7 @@ type closing struct {
 	open    map[uint32]int        // number of nodes not closed by pack
 	damaged map[tripod.PackID]error
 
+	again  bool               // a node that was closed is gone: closed bits were taken back
 	held   map[tripod.ID]bool // what of this pack's refs is there
 	closed []index.Entry      // to be marked
 }
@@ -130,7 +134,9 @@ func (c *closing) pack(p *index.Pack, data []byte, err error, company tripod.Com
 	if len(bad) > 0 {
 		c.damaged[p.Name] = tripod.Errorf(tripod.Corrupt, "pack %.16s: %d of its blobs are damaged", p.Name, len(bad)).
 			WithHint("the next backup stores again what it lacks; tripod verify tells which snapshots need it")
-		if err := c.idx.Remove(bad); err != nil {
+		again, err := c.idx.Remove(bad)
+		c.again = c.again || again
+		if err != nil {
 			return err
 		}
 	}

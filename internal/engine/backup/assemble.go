@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/binary"
+	"errors"
 	"os"
 	"path/filepath"
 
@@ -104,7 +105,12 @@ func (a *assembler) add(st *step) error {
 	if err := a.settle(it.entry.Parent, it.entry.Name); err != nil {
 		return err
 	}
-	if err := a.b.Add(&it.entry); err != nil {
+	if err := a.b.Add(&it.entry); errors.Is(err, tripod.Invalid) {
+		// No reader would take an entry like this one: too long a path, too
+		// many attributes.
+		a.s.Warnings.add(it.src.Path(), err)
+		return nil
+	} else if err != nil {
 		return err
 	}
 	a.note(it.chunks)

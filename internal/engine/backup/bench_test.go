@@ -10,6 +10,7 @@ import (
 	"tripod/internal/core/frame"
 	"tripod/internal/core/seal"
 	"tripod/internal/core/tripod"
+	"tripod/internal/driver/source/disk"
 	"tripod/internal/driver/source/files"
 	"tripod/internal/engine/backup"
 )
@@ -116,4 +117,26 @@ func BenchmarkFiles(b *testing.B) {
 			once(b, v, dir)
 		}
 	})
+}
+
+// BenchmarkDisk backs up the image at TRIPOD_BENCH_IMAGE.
+func BenchmarkDisk(b *testing.B) {
+	path := os.Getenv("TRIPOD_BENCH_IMAGE")
+	if path == "" {
+		b.Skip("not proved: no image at TRIPOD_BENCH_IMAGE")
+	}
+	keys := machineKeys(b)
+	for b.Loop() {
+		d, err := disk.Open(path)
+		if err != nil {
+			b.Fatal(err)
+		}
+		r, err := backup.Disk(context.Background(), d, backup.Options{Keys: keys, Vault: newSink(), Now: time.Now()})
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.SetBytes(r.Read)
+		b.ReportMetric(float64(r.Stored), "stored-B")
+		_ = d.Close()
+	}
 }

@@ -133,7 +133,7 @@ func (f *filesRun) run(ctx context.Context) error {
 	f.meter.phase(run.Saving)
 
 	group, gctx := errgroup.WithContext(ctx)
-	f.out = newAssembler(gctx, f.session, old, f.bundles)
+	f.out = newAssembler(ctx, f.session, old, f.bundles)
 	defer f.out.close()
 	if !f.DryRun {
 		for range workers() {

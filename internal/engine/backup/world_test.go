@@ -50,7 +50,10 @@ func (w *world) failing(op string) error {
 	return nil
 }
 
-func (w *world) Have(_ context.Context, ids []tripod.ID) ([][]tripod.Sum, error) {
+func (w *world) Have(ctx context.Context, ids []tripod.ID) ([][]tripod.Sum, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	out := make([][]tripod.Sum, len(ids))
@@ -63,10 +66,13 @@ func (w *world) Have(_ context.Context, ids []tripod.ID) ([][]tripod.Sum, error)
 	return out, w.failing("have")
 }
 
-func (w *world) Put(_ context.Context, class frame.Class, frames [][]byte) (n int64, err error) {
+func (w *world) Put(ctx context.Context, class frame.Class, frames [][]byte) (n int64, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err := w.failing("put"); err != nil {
+		return 0, err
+	}
+	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
 	for _, b := range frames {

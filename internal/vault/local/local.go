@@ -46,10 +46,13 @@ type Vault struct {
 	descriptor *snapshot.Descriptor
 	opts       Options
 
-	mu      sync.Mutex   // guards what follows; held while the index follows the store
+	mu      sync.Mutex   // guards the next two; held while the index follows the store
 	idx     *index.Index // nil until first needed
 	damaged map[tripod.PackID]error
-	batches chan *batch // empty ones wait here; their number bounds Put's memory
+
+	spareMu sync.Mutex
+	spare   []*batch      // memory of Puts that ended; the last one used is used first
+	putting chan struct{} // holds a token for each Put under way, which bounds their memory
 }
 
 var (
@@ -124,10 +127,10 @@ func Describe(ctx context.Context, s store.Store) (*snapshot.Descriptor, error) 
 		return nil, tripod.Errorf(tripod.NotFound, "there is no vault here").
 			WithHint("check the place; an empty one becomes a vault by: tripod vault init")
 	}
-	if err != nil {
-		return nil, err
+	var d *snapshot.Descriptor
+	if err == nil {
+		d, err = snapshot.ParseDescriptor(raw)
 	}
-	d, err := snapshot.ParseDescriptor(raw)
 	if errors.Is(err, tripod.Corrupt) {
 		return nil, tripod.Errorf(tripod.Corrupt, "%w", err).
 			WithHint("get the object %q from another copy of this vault; everything else may be whole", vault.DescriptorName)
@@ -142,10 +145,7 @@ func Open(ctx context.Context, s store.Store, opts Options) (*Vault, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &Vault{store: s, descriptor: d, opts: opts, damaged: map[tripod.PackID]error{}, batches: make(chan *batch, maxBatches)}
-	for range maxBatches {
-		v.batches <- nil
-	}
+	v := &Vault{store: s, descriptor: d, opts: opts, damaged: map[tripod.PackID]error{}, putting: make(chan struct{}, maxBatches)}
 	return v, nil
 }
 

@@ -54,19 +54,11 @@ func (s *Session) Put(ctx context.Context, class frame.Class, frames [][]byte) (
 	if len(frames) == 0 {
 		return 0, nil
 	}
-	var b *batch
-	select {
-	case b = <-s.v.batches:
-	case <-ctx.Done():
-		return 0, ctx.Err()
+	b, err := s.v.takeBatch(ctx)
+	if err != nil {
+		return 0, err
 	}
-	if b == nil {
-		b = &batch{held: map[tripod.ID]bool{}, inBatch: map[placedKey]bool{}}
-	}
-	defer func() {
-		b.reset() // lets go of the caller's frames
-		s.v.batches <- b
-	}()
+	defer s.v.giveBatch(b)
 	b.pack.Reset(class)
 	if err := b.parse(class, frames, s.v.descriptor.Company); err != nil {
 		return 0, err
@@ -80,6 +72,31 @@ func (s *Session) Put(ctx context.Context, class frame.Class, frames [][]byte) (
 	return s.store(ctx, class, b)
 }
 
+func (v *Vault) takeBatch(ctx context.Context) (*batch, error) {
+	select {
+	case v.putting <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	v.spareMu.Lock()
+	defer v.spareMu.Unlock()
+	if n := len(v.spare); n > 0 {
+		b := v.spare[n-1]
+		v.spare = v.spare[:n-1]
+		return b, nil
+	}
+	return &batch{held: map[tripod.ID]bool{}, inBatch: map[placedKey]bool{}}, nil
+}
+
+func (v *Vault) giveBatch(b *batch) {
+	b.reset()
+	v.spareMu.Lock()
+	v.spare = append(v.spare, b)
+	v.spareMu.Unlock()
+	<-v.putting
+}
+
+// reset lets go of the caller's frames.
 func (b *batch) reset() {
 	clear(b.frames)
 	clear(b.held)

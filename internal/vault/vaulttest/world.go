@@ -207,3 +207,20 @@ func (w *World) Forget(record []byte) (name string, order []byte) {
 	o := snapshot.Order{Company: r.Company, Key: r.Key, Record: snapshot.HashOf(record), Time: time.Unix(1_700_002_000, 0).UTC()}
 	return vault.OrderName(r.Key), o.Encode(w.company)
 }
+
+// Forge makes a frame that bears a blob's id and sum and has other refs.
+func (w *World) Forge(b Blob, refs []tripod.ID) []byte {
+	f, _, err := frame.Parse(b.Frame)
+	if err != nil {
+		panic(err) // a mistake in the test
+	}
+	h := f.Head
+	h.Refs = refs
+	forged := frame.AppendHead(nil, &h)
+	forged = append(forged, f.Nonce...)
+	forged = append(forged, f.Sum[:]...)
+	return append(forged, f.Body...)
+}
+
+// ClassOf gives the class of the packs that blobs go to.
+func ClassOf(blobs []Blob) frame.Class { return frame.ClassOf(blobs[0].Kind) }

@@ -1,0 +1,266 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"tripod/internal/core/seal"
+	"tripod/internal/core/tripod"
+	"tripod/internal/engine/backup"
+	"tripod/internal/vault"
+)
+
+type backupFlags struct {
+	exclude       []string
+	excludeFiles  []string
+	includeCaches bool
+	oneFileSystem bool
+	tags          []string
+	dryRun        bool
+	compression   string
+	disk          string
+	blockSize     string
+	stdinName     string
+}
+
+func newBackup(a *app) *cobra.Command {
+	f := new(backupFlags)
+	cmd := &cobra.Command{
+		Use:   "backup PATH...",
+		Short: "Back up files, a disk or a stream",
+		Long: `Backs up files and folders, a disk image or block device (--disk), or what is
+piped in (--stdin-name), as one snapshot. Only what is new or has changed since
+the last backup is read and stored.
+
+A machine that is enrolled needs no passphrase. Another one is enrolled by its
+first backup, which asks for it.
+
+Patterns of --exclude: "*.o" is a name at any depth, "build/" a folder, "/var/tmp"
+a whole path, "src/**/test" any number of folders between; "!keep.o" keeps what an
+earlier pattern excludes. Folders marked as caches (CACHEDIR.TAG) are left out
+unless --include-caches is given; so are the vault itself and Tripod's own cache.
+
+Files that cannot be read are named; the rest is backed up, and the exit code is 3.`,
+		Example: `  tripod backup --vault /mnt/disk/vault ~/documents ~/pictures
+  tripod backup --vault /mnt/disk/vault --exclude '*.tmp' --exclude node_modules/ /srv
+  tripod backup --vault /mnt/disk/vault --disk /dev/vg0/data
+  pg_dumpall | tripod backup --vault /mnt/disk/vault --stdin-name postgres.sql`,
+		Args: func(cmd *cobra.Command, args []string) error { return f.check(cmd, args) },
+		RunE: func(cmd *cobra.Command, args []string) error { return a.backup(cmd.Context(), f, args) },
+	}
+	a.vaultFlag(cmd)
+	flags := cmd.Flags()
+	flags.StringArrayVarP(&f.exclude, "exclude", "e", nil, "leave out what matches this `PATTERN` (repeatable)")
+	flags.StringArrayVar(&f.excludeFiles, "exclude-file", nil, "read patterns from this `FILE`, one per line (repeatable)")
+	flags.BoolVar(&f.includeCaches, "include-caches", false, "back up folders marked by CACHEDIR.TAG too")
+	flags.BoolVarP(&f.oneFileSystem, "one-file-system", "x", false, "do not enter other file systems")
+	flags.StringArrayVar(&f.tags, "tag", nil, "mark the snapshot with this `WORD` (repeatable)")
+	flags.BoolVarP(&f.dryRun, "dry-run", "n", false, "tell what would be read and store nothing")
+	flags.StringVar(&f.compression, "compression", "fast", "`HOW`: fast, or small, which takes a third longer and saves some 8 %")
+	flags.StringVar(&f.disk, "disk", "", "back up this disk image or block device, a `FILE`")
+	flags.StringVar(&f.blockSize, "block-size", "", "block `SIZE` of a disk's map, 64K to 4M (default 1M)")
+	flags.StringVar(&f.stdinName, "stdin-name", "", "back up standard input under this `NAME`")
+	_ = cmd.MarkFlagFilename("exclude-file") // the flags are there
+	_ = cmd.MarkFlagFilename("disk")
+	return cmd
+}
+
+// check looks at what fits together before anything is opened.
+func (f *backupFlags) check(cmd *cobra.Command, args []string) error {
+	bad := func(format string, v ...any) error { return usageOf(cmd, tripod.Errorf(tripod.Invalid, format, v...)) }
+	other := f.disk != "" || f.stdinName != ""
+	switch {
+	case f.disk != "" && f.stdinName != "":
+		return bad("--disk and --stdin-name exclude each other: back up one at a time")
+	case other && len(args) > 0:
+		return bad("--disk and --stdin-name take no paths: back up %q in a run of its own", args[0])
+	case !other && len(args) == 0:
+		return bad("nothing to back up: name files or folders, or give --disk or --stdin-name")
+	case other && (len(f.exclude) > 0 || len(f.excludeFiles) > 0 || f.oneFileSystem || f.includeCaches):
+		return bad("--exclude, --exclude-file, --include-caches and --one-file-system are for files and folders")
+	case f.blockSize != "" && f.disk == "":
+		return bad("--block-size is for --disk")
+	}
+	if err := f.checkValues(); err != nil {
+		return usageOf(cmd, err)
+	}
+	return nil
+}
+
+// checkValues looks at each flag by itself.
+func (f *backupFlags) checkValues() error {
+	if f.compression != "fast" && f.compression != "small" {
+		return tripod.Errorf(tripod.Invalid, "--compression %q: must be fast or small", f.compression)
+	}
+	for _, t := range f.tags {
+		if t == "" || strings.ContainsAny(t, ",\n\t") {
+			return tripod.Errorf(tripod.Invalid, "--tag %q: must be a word without commas", t)
+		}
+	}
+	_, err := blockSize(f.blockSize)
+	return err
+}
+
+// blockSize reads a size such as 256K: a power of two from 64 KiB to 4 MiB.
+func blockSize(text string) (int, error) {
+	if text == "" {
+		return 0, nil
+	}
+	n, unit := 0, ""
+	if _, err := fmt.Sscanf(strings.ToUpper(text), "%d%s", &n, &unit); err != nil && unit == "" && n == 0 {
+		return 0, tripod.Errorf(tripod.Invalid, "--block-size %q: give a size such as 256K or 1M", text)
+	}
+	switch strings.TrimSuffix(strings.TrimSuffix(unit, "B"), "I") {
+	case "":
+	case "K":
+		n <<= 10
+	case "M":
+		n <<= 20
+	default:
+		n = 0
+	}
+	if n < 64<<10 || n > 4<<20 || n&(n-1) != 0 {
+		return 0, tripod.Errorf(tripod.Invalid, "--block-size %q: must be 64K, 128K, 256K, 512K, 1M, 2M or 4M", text)
+	}
+	return n, nil
+}
+
+func (a *app) backup(ctx context.Context, f *backupFlags, paths []string) (err error) {
+	if !f.dryRun {
+		a.note = "what was stored is kept, and the next backup goes on from there"
+	}
+	if f.stdinName != "" && isTerminal(a.env.In) {
+		return tripod.Errorf(tripod.Invalid, "--stdin-name: nothing is piped in").
+			WithHint("for example: pg_dumpall | tripod backup --stdin-name postgres.sql")
+	}
+	o, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, o.Close()) }()
+	keys, err := o.machineOrEnrol(ctx)
+	if err != nil {
+		return err
+	}
+	if err := o.watch(ctx, vault.RecordPrefix+keys.Machine.String()+"/"); err != nil {
+		return err
+	}
+	session, err := o.begin(ctx, "backup", keys.Machine)
+	if err != nil {
+		return err
+	}
+	report, err := o.backUp(ctx, f, paths, backup.Options{
+		Keys: keys, Vault: session, CacheDir: filepath.Join(o.cache, "sources"), Host: hostname(), Tags: f.tags,
+		Program: "tripod " + a.env.Version, Now: time.Now(), DryRun: f.dryRun, Warnings: new(backup.Warnings),
+	})
+	a.stopProgress()
+	if err := errors.Join(err, session.Close()); err != nil {
+		return err
+	}
+	if !f.dryRun {
+		if err := o.watch(ctx, vault.RecordPrefix+report.Key.Machine.String()+"/"+report.Key.Source.String()+"/"); err != nil {
+			return err
+		}
+	}
+	return a.printBackup(f, report)
+}
+
+// backUp opens the source that the flags name and runs the engine on it.
+func (o *opened) backUp(ctx context.Context, f *backupFlags, paths []string, b backup.Options) (*backup.Report, error) {
+	a := o.app
+	if f.compression == "small" {
+		b.Level = seal.Small
+	}
+	b.Progress = a.progress()
+	switch {
+	case f.disk != "":
+		b.Block, _ = blockSize(f.blockSize) // checked with the flags
+		b.Paths = []string{absolute(f.disk)}
+		disk, err := a.env.Disk(f.disk)
+		if err != nil {
+			return nil, err
+		}
+		report, err := backup.Disk(ctx, disk, b)
+		return report, errors.Join(err, disk.Close())
+	case f.stdinName != "":
+		b.Paths = []string{f.stdinName}
+		stream, err := a.env.Stream(ctx, f.stdinName, a.env.In)
+		if err != nil {
+			return nil, err
+		}
+		report, err := backup.Stream(ctx, stream, b)
+		return report, errors.Join(err, stream.Close())
+	}
+	for _, p := range paths {
+		b.Paths = append(b.Paths, absolute(p))
+	}
+	tree, err := a.env.Files(FilesOptions{
+		Paths: paths, Exclude: f.exclude, ExcludeFiles: f.excludeFiles, ExcludeCaches: !f.includeCaches, OneFileSystem: f.oneFileSystem,
+		Skip: []string{absolute(o.location), o.cache}, Watcher: b.Warnings.Watcher(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	report, err := backup.Files(ctx, tree, b)
+	return report, errors.Join(err, tree.Close())
+}
+
+func hostname() string {
+	host, err := os.Hostname()
+	if err != nil {
+		return "unknown"
+	}
+	return host
+}
+
+type backupResult struct {
+	Snapshot  string  `json:"snapshot,omitempty"`
+	DryRun    bool    `json:"dry_run,omitempty"`
+	Machine   string  `json:"machine"`
+	Source    string  `json:"source"`
+	Sequence  uint64  `json:"sequence,omitempty"`
+	Files     int64   `json:"files"`
+	Folders   int64   `json:"folders"`
+	New       int64   `json:"new"`
+	Changed   int64   `json:"changed"`
+	Unchanged int64   `json:"unchanged"`
+	Bytes     int64   `json:"bytes"`
+	Read      int64   `json:"read_bytes"`
+	Stored    int64   `json:"stored_bytes"`
+	Warnings  int     `json:"warnings"`
+	Seconds   float64 `json:"seconds"`
+}
+
+func (a *app) printBackup(f *backupFlags, r *backup.Report) error {
+	if a.json {
+		return a.result("backup", backupResult{
+			r.ID, f.dryRun, r.Key.Machine.String(), r.Key.Source.String(), r.Key.Seq, r.Files, r.Dirs, r.New, r.Changed, r.Same,
+			r.Bytes, r.Read, r.Stored, a.warnings, r.Took.Seconds(),
+		})
+	}
+	what := size(r.Bytes)
+	if f.disk == "" && f.stdinName == "" {
+		what = count(r.Files, "file") + ", " + what
+	}
+	details := ""
+	if f.disk == "" && f.stdinName == "" {
+		details = fmt.Sprintf("files and folders: %s new, %s changed, %s unchanged; ", number(r.New), number(r.Changed), number(r.Same))
+	}
+	if f.dryRun {
+		a.printf("Would back up %s. Nothing was stored.\n  %sto read %s\n", what, details, size(r.Read))
+	} else {
+		a.printf("Snapshot %s: %s in %s\n", r.ID, what, duration(r.Took))
+		a.printf("  %sread %s, stored %s\n", details, size(r.Read), size(r.Stored))
+	}
+	if a.warnings > 0 {
+		a.tell("Done with %s, see above.", count(int64(a.warnings), "warning"))
+	}
+	return nil
+}

@@ -1,0 +1,204 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"tripod/internal/core/tripod"
+	"tripod/internal/engine/browse"
+	"tripod/internal/engine/catalog"
+)
+
+func newFind(a *app) *cobra.Command {
+	var f filterFlags
+	var ignoreCase bool
+	cmd := &cobra.Command{
+		Use:   "find PATTERN",
+		Short: "Find files and their versions in all snapshots",
+		Long: `Finds files by name, or by path when PATTERN has a slash, in all snapshots, and
+lists their versions. * stands for any text without a slash, ? for one character,
+[a-z] for one of several, ** for any number of folders.`,
+		Example: `  tripod find --vault /mnt/disk/vault 'letter*.odt'
+  tripod find -i '/home/**/report*' --host laptop`,
+		Args: arguments(1, 1, "one pattern"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.find(cmd.Context(), browse.Query{Pattern: args[0], IgnoreCase: ignoreCase, Filter: f.filter()})
+		},
+	}
+	a.vaultFlag(cmd)
+	cmd.Flags().BoolVarP(&ignoreCase, "ignore-case", "i", false, "take upper and lower case as equal")
+	f.add(cmd)
+	return cmd
+}
+
+type jsonFound struct {
+	Path     string        `json:"path"`
+	Host     string        `json:"host"`
+	Versions []jsonVersion `json:"versions"`
+}
+
+type jsonVersion struct {
+	Entry     jsonEntry `json:"entry"`
+	Snapshots []string  `json:"snapshots"`
+}
+
+func (a *app) find(ctx context.Context, q browse.Query) (err error) {
+	u, err := a.read(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, u.Close()) }()
+	q.Lost = func(s catalog.Snapshot, from string, err error) {
+		a.warn("", fmt.Errorf("snapshot %s could not be searched from /%s on: %w", s.ID, printable(from), err))
+	}
+	found, err := browse.New(u, u.company.ID).Find(ctx, u.catalog, q)
+	if err != nil {
+		return err
+	}
+	if a.json {
+		list := []jsonFound{}
+		for i := range found {
+			j := jsonFound{Path: "/" + found[i].Path, Host: found[i].Host}
+			for k := range found[i].Versions {
+				v := &found[i].Versions[k]
+				j.Versions = append(j.Versions, jsonVersion{describeEntry(&v.Entry), v.Snapshots})
+			}
+			list = append(list, j)
+		}
+		return a.result("find", map[string]any{"pattern": q.Pattern, "found": list})
+	}
+	if len(found) == 0 {
+		return tripod.Errorf(tripod.NotFound, "nothing found for %q", q.Pattern).
+			WithHint("searched %s; * stands for any text: '*%s*'", count(int64(len(u.catalog.Select(q.Filter))), "snapshot"), strings.Trim(q.Pattern, "*"))
+	}
+	for i := range found {
+		a.printFound(&found[i])
+	}
+	return nil
+}
+
+func (a *app) printFound(f *browse.Found) {
+	a.printf("/%s  (on %s)\n", printable(f.Path), printable(f.Host))
+	for i := range f.Versions {
+		v := &f.Versions[i]
+		in := "in " + strings.Join(v.Snapshots, ", ")
+		if n := len(v.Snapshots); n > 3 {
+			in = fmt.Sprintf("in %d snapshots, %s to %s", n, v.Snapshots[0], v.Snapshots[n-1])
+		}
+		a.printf("  %s  %12s  %s\n", when(modified(&v.Entry)), sizeText(&v.Entry), in)
+	}
+}
+
+func newDiff(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "diff SNAPSHOT SNAPSHOT [PATH]",
+		Short: "Compare two snapshots",
+		Long: `Lists what differs from the first snapshot to the second:
+
+  +  added            M  content changed    T  another type
+  -  removed          U  only mode, owner, times or attributes changed`,
+		Example: `  tripod diff --vault /mnt/disk/vault 1a2b3c4d latest
+  tripod diff 1a2b3c4d 5e6f7a8b /home/me`,
+		Args:              arguments(2, 3, "two snapshots, and a path if you like"),
+		ValidArgsFunction: a.completeSnapshots,
+		RunE:              func(cmd *cobra.Command, args []string) error { return a.diff(cmd.Context(), args) },
+	}
+	a.vaultFlag(cmd)
+	return cmd
+}
+
+type jsonChange struct {
+	Change string     `json:"change"`
+	Path   string     `json:"path"`
+	Old    *jsonEntry `json:"old,omitempty"`
+	New    *jsonEntry `json:"new,omitempty"`
+}
+
+func (a *app) diff(ctx context.Context, args []string) (err error) {
+	u, err := a.read(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, u.Close()) }()
+	from, err := u.catalog.Find(args[0])
+	if err != nil {
+		return err
+	}
+	to, err := u.catalog.Find(args[1])
+	if err != nil {
+		return err
+	}
+	below := ""
+	if len(args) == 3 {
+		below = inTree(&to, args[2])
+	}
+	began := time.Now()
+	changes := []jsonChange{}
+	counts := map[browse.ChangeKind]int64{}
+	err = browse.New(u, u.company.ID).Diff(ctx, from, to, func(c browse.Change) error {
+		if !under(c.Path, below) {
+			return nil
+		}
+		counts[c.Kind]++
+		if a.json {
+			changes = append(changes, describeChange(&c))
+			return nil
+		}
+		a.printf("%s  /%s\n", sign(c.Kind), printable(c.Path))
+		return a.outErr
+	})
+	if err != nil {
+		return err
+	}
+	if a.json {
+		return a.result("diff", map[string]any{"from": from.ID, "to": to.ID, "changes": changes})
+	}
+	a.tell("%s added, %s removed, %s changed, %s with other metadata (%s)", number(counts[browse.Added]), number(counts[browse.Removed]),
+		number(counts[browse.Modified]+counts[browse.Retyped]), number(counts[browse.Metadata]), duration(time.Since(began)))
+	return nil
+}
+
+// inTree is the name in the tree of a path given by a user: absolute, or
+// relative to the one protected path.
+func inTree(s *catalog.Snapshot, path string) string {
+	if base, single := s.Base(); single && !strings.HasPrefix(path, "/") && !strings.Contains(path, `:\`) {
+		return catalog.TreePath(base + "/" + path)
+	}
+	return catalog.TreePath(path)
+}
+
+func under(path, dir string) bool {
+	return dir == "" || path == dir || strings.HasPrefix(path, dir+"/")
+}
+
+func sign(k browse.ChangeKind) string {
+	switch k {
+	case browse.Added:
+		return "+"
+	case browse.Removed:
+		return "-"
+	case browse.Metadata:
+		return "U"
+	case browse.Retyped:
+		return "T"
+	}
+	return "M"
+}
+
+func describeChange(c *browse.Change) jsonChange {
+	j := jsonChange{Change: string(c.Kind), Path: "/" + c.Path}
+	if c.Old != nil {
+		e := describeEntry(c.Old)
+		j.Old = &e
+	}
+	if c.New != nil {
+		e := describeEntry(c.New)
+		j.New = &e
+	}
+	return j
+}

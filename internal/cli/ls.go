@@ -1,0 +1,239 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"tripod/internal/core/tree"
+	"tripod/internal/core/tripod"
+	"tripod/internal/engine/browse"
+	"tripod/internal/engine/catalog"
+)
+
+type lsFlags struct {
+	filterFlags
+	long      bool
+	recursive bool
+}
+
+func newLs(a *app) *cobra.Command {
+	f := new(lsFlags)
+	cmd := &cobra.Command{
+		Use:   "ls SNAPSHOT[:PATH]",
+		Short: "List the files of a snapshot",
+		Long: `Lists a folder of a snapshot; without PATH, the protected folder. PATH is absolute,
+or relative to the one protected path. Folders end in a slash.`,
+		Example: `  tripod ls --vault /mnt/disk/vault latest
+  tripod ls -l latest:/home/me
+  tripod ls -R 1a2b3c4d:projects`,
+		Args:              arguments(1, 1, "one SNAPSHOT or SNAPSHOT:PATH"),
+		ValidArgsFunction: a.completeSnapshots,
+		RunE:              func(cmd *cobra.Command, args []string) error { return a.ls(cmd.Context(), f, args[0]) },
+	}
+	a.vaultFlag(cmd)
+	cmd.Flags().BoolVarP(&f.long, "long", "l", false, "show mode, owner, size and time")
+	cmd.Flags().BoolVarP(&f.recursive, "recursive", "R", false, "list everything below, too")
+	f.add(cmd)
+	return cmd
+}
+
+type jsonEntry struct {
+	Path  string   `json:"path"`
+	Name  string   `json:"name"`
+	Type  string   `json:"type"`
+	Mode  string   `json:"mode"`
+	User  string   `json:"user,omitempty"`
+	Group string   `json:"group,omitempty"`
+	UID   uint32   `json:"uid"`
+	GID   uint32   `json:"gid"`
+	Size  int64    `json:"size"`
+	MTime string   `json:"mtime"`
+	Link  string   `json:"link,omitempty"`
+	Torn  bool     `json:"torn,omitempty"`
+	Xattr []string `json:"xattrs,omitempty"`
+}
+
+func describeEntry(e *tree.Entry) jsonEntry {
+	j := jsonEntry{
+		Path: "/" + e.Path(), Name: e.Name, Type: typeName(e.Type), Mode: fmt.Sprintf("%04o", e.Mode), User: e.Owner.User, Group: e.Owner.Group,
+		UID: e.Owner.UID, GID: e.Owner.GID, Size: e.Size, MTime: modified(e).UTC().Format(time.RFC3339Nano), Link: e.Link, Torn: e.Torn,
+	}
+	for _, x := range e.Xattrs {
+		j.Xattr = append(j.Xattr, x.Name)
+	}
+	return j
+}
+
+func modified(e *tree.Entry) time.Time { return time.Unix(e.Sec, int64(e.Nsec)) }
+
+func (a *app) ls(ctx context.Context, f *lsFlags, what string) (err error) {
+	u, s, path, err := a.readOne(ctx, what, f.filter())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, u.Close()) }()
+	b := browse.New(u, u.company.ID)
+	top, err := b.Stat(ctx, s, path)
+	if err != nil {
+		return err
+	}
+	prefix := top.Path()
+	if a.json {
+		a.printf(`{"type":"ls","v":1,"snapshot":%q,"path":%q,"entries":[`, s.ID, "/"+prefix)
+	}
+	n := 0
+	print := func(e *tree.Entry) error {
+		n++
+		if a.json {
+			if n > 1 {
+				a.printf(",")
+			}
+			a.printJSON(a.env.Out, describeEntry(e))
+			return a.outErr
+		}
+		a.printEntry(f, e, prefix)
+		return a.outErr
+	}
+	if f.recursive && top.Type == tree.Dir {
+		err = b.Walk(ctx, s, path, print)
+	} else {
+		var entries []tree.Entry
+		entries, err = b.List(ctx, s, path)
+		for i := range entries {
+			if err == nil {
+				err = print(&entries[i])
+			}
+		}
+	}
+	if err == nil && a.json {
+		a.printf("]}\n")
+	}
+	return err
+}
+
+// readOne opens a vault and finds what SNAPSHOT[:PATH] means in it.
+func (a *app) readOne(ctx context.Context, what string, f catalog.Filter) (*unlocked, catalog.Snapshot, string, error) {
+	u, err := a.read(ctx)
+	if err != nil {
+		return nil, catalog.Snapshot{}, "", err
+	}
+	spec, path := catalog.ParseSpec(what)
+	s, err := u.catalog.FindIn(spec, f)
+	if err != nil {
+		return nil, s, "", errors.Join(err, u.Close())
+	}
+	return u, s, path, nil
+}
+
+func (a *app) printEntry(f *lsFlags, e *tree.Entry, prefix string) {
+	name := e.Name
+	if f.recursive {
+		name = strings.TrimPrefix(strings.TrimPrefix(e.Path(), prefix), "/")
+	}
+	name = printable(name)
+	if e.Type == tree.Dir {
+		name += "/"
+	}
+	if !f.long {
+		a.printf("%s\n", name)
+		return
+	}
+	if e.Type == tree.Symlink {
+		name += " -> " + printable(e.Link)
+	}
+	a.printf("%s %-8s %-8s %12s %s %s\n", modeText(e), owner(e.Owner.User, e.Owner.UID), owner(e.Owner.Group, e.Owner.GID), sizeText(e), when(modified(e)), name)
+}
+
+func sizeText(e *tree.Entry) string {
+	switch e.Type {
+	case tree.CharDevice, tree.BlockDevice:
+		return fmt.Sprintf("%d, %d", e.Major, e.Minor)
+	case tree.Regular:
+		return number(e.Size)
+	}
+	return "-"
+}
+
+func owner(name string, id uint32) string {
+	if name != "" {
+		return printable(name)
+	}
+	return strconv.FormatUint(uint64(id), 10)
+}
+
+// modeText is the mode as ls shows it.
+func modeText(e *tree.Entry) string {
+	b := []byte("?rwxrwxrwx")
+	for i := range 9 {
+		if e.Mode&(1<<(8-i)) == 0 {
+			b[1+i] = '-'
+		}
+	}
+	for _, s := range []struct {
+		bit  uint32
+		at   int
+		x, n byte
+	}{{0o4000, 3, 's', 'S'}, {0o2000, 6, 's', 'S'}, {0o1000, 9, 't', 'T'}} {
+		if e.Mode&s.bit != 0 {
+			if b[s.at] == 'x' {
+				b[s.at] = s.x
+			} else {
+				b[s.at] = s.n
+			}
+		}
+	}
+	if c, ok := map[tree.FileType]byte{
+		tree.Regular: '-', tree.Dir: 'd', tree.Symlink: 'l', tree.Fifo: 'p', tree.Socket: 's', tree.CharDevice: 'c', tree.BlockDevice: 'b',
+	}[e.Type]; ok {
+		b[0] = c
+	}
+	return string(b)
+}
+
+func typeName(t tree.FileType) string {
+	if n, ok := map[tree.FileType]string{
+		tree.Regular: "file", tree.Dir: "folder", tree.Symlink: "symlink", tree.Fifo: "fifo", tree.Socket: "socket",
+		tree.CharDevice: "character device", tree.BlockDevice: "block device",
+	}[t]; ok {
+		return n
+	}
+	return "unknown"
+}
+
+func newCat(a *app) *cobra.Command {
+	var f filterFlags
+	cmd := &cobra.Command{
+		Use:   "cat SNAPSHOT:PATH",
+		Short: "Print a file of a snapshot",
+		Long:  "Writes one file of a snapshot to standard output. PATH is absolute, or relative to the one\nprotected path.",
+		Example: `  tripod cat --vault /mnt/disk/vault latest:/etc/fstab
+  tripod cat 1a2b3c4d:notes.txt | less`,
+		Args:              arguments(1, 1, "one SNAPSHOT:PATH"),
+		ValidArgsFunction: a.completeSnapshots,
+		RunE:              func(cmd *cobra.Command, args []string) error { return a.cat(cmd.Context(), f.filter(), args[0]) },
+	}
+	a.vaultFlag(cmd)
+	f.add(cmd)
+	return cmd
+}
+
+func (a *app) cat(ctx context.Context, f catalog.Filter, what string) (err error) {
+	if a.json {
+		return tripod.Errorf(tripod.Invalid, "cat writes the file itself, not JSON")
+	}
+	if _, path := catalog.ParseSpec(what); path == "" {
+		return tripod.Errorf(tripod.Invalid, "no file given").WithHint("name it behind a colon: tripod cat %s:PATH", what)
+	}
+	u, s, path, err := a.readOne(ctx, what, f)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, u.Close()) }()
+	return browse.New(u, u.company.ID).Cat(ctx, s, path, a.env.Out)
+}

@@ -1,0 +1,269 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+	"unicode/utf8"
+
+	"tripod/internal/core/seal"
+	"tripod/internal/core/snapshot"
+	"tripod/internal/core/tripod"
+	"tripod/internal/engine/keyring"
+	"tripod/internal/vault"
+	"tripod/internal/vault/local"
+)
+
+// opened is a vault that a command works on.
+type opened struct {
+	*local.Vault
+	app        *app
+	location   string
+	store      Store
+	descriptor *snapshot.Descriptor
+	config     string // this machine's configuration
+	cache      string // of this vault
+}
+
+// open opens the vault that the flags name.
+func (a *app) open(ctx context.Context) (*opened, error) {
+	location, err := a.location()
+	if err != nil {
+		return nil, err
+	}
+	o := &opened{app: a, location: location}
+	if o.config, err = configDir(); err != nil {
+		return nil, err
+	}
+	caches, err := cacheDir()
+	if err != nil {
+		return nil, err
+	}
+	if o.store, err = a.env.Store(ctx, location, false); err != nil {
+		return nil, fmt.Errorf("vault: %w", err)
+	}
+	if err := o.openIn(ctx, caches); err != nil {
+		o.store.Close() // the error that counts is the one before
+		return nil, err
+	}
+	return o, nil
+}
+
+func (o *opened) openIn(ctx context.Context, caches string) (err error) {
+	o.descriptor, err = local.Describe(ctx, o.store)
+	if errors.Is(err, tripod.NotFound) {
+		return tripod.Errorf(tripod.NotFound, "%s is not a vault", o.location).
+			WithHint("check the path, or make a vault there: tripod vault init --vault %s", o.location)
+	}
+	if err != nil {
+		return fmt.Errorf("vault %s: %w", o.location, err)
+	}
+	o.cache = cacheOf(caches, o.descriptor.Vault)
+	progress := o.app.progress()
+	defer o.app.stopProgress()
+	o.Vault, err = local.Open(ctx, o.store, local.Options{IndexDir: o.cache, Progress: progress})
+	if err != nil {
+		return fmt.Errorf("vault %s: %w", o.location, err)
+	}
+	return nil
+}
+
+// Close gives everything back.
+func (o *opened) Close() error {
+	return errors.Join(o.Vault.Close(), o.store.Close())
+}
+
+// begin waits for its turn to write.
+func (o *opened) begin(ctx context.Context, what string, m tripod.MachineID) (*local.Session, error) {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown host"
+	}
+	text := fmt.Sprintf("tripod %s on %s (process %d, since %s)", what, host, os.Getpid(), when(time.Now()))
+	return o.Begin(ctx, vault.Holder{Machine: m, Text: text}, func(holder string) {
+		o.app.tell("waiting for another writer: %s", holder)
+	})
+}
+
+// unlock opens the company's keys with the passphrase, from the environment or
+// asked for.
+func (o *opened) unlock(ctx context.Context) (*seal.CompanyKeys, error) {
+	sealed, err := keyring.Load(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	keys, _, err := o.app.unlock(ctx, sealed)
+	return keys, err
+}
+
+// unlock gives the passphrase too, for those who change it.
+func (a *app) unlock(ctx context.Context, sealed *keyring.Sealed) (*seal.CompanyKeys, string, error) {
+	text, found, err := a.secret(ctx, passphraseVar)
+	if err != nil {
+		return nil, "", signIn(err)
+	}
+	if found {
+		keys, err := sealed.OpenPassphrase(text)
+		return keys, text, signIn(err)
+	}
+	if !a.interactive() {
+		return nil, "", signIn(tripod.Errorf(tripod.Denied, "this needs the vault's passphrase").WithHint(howToGivePassphrases))
+	}
+	for attempt := 1; ; attempt++ {
+		text, err := a.askSecret(ctx, "Passphrase: ")
+		if err != nil {
+			return nil, "", err
+		}
+		keys, err := sealed.OpenPassphrase(text)
+		if err == nil || !errors.Is(err, tripod.Denied) || attempt == passphraseAttempts {
+			return keys, text, signIn(err)
+		}
+		a.terminal().say("Wrong passphrase, try again.")
+	}
+}
+
+// newPassphrase takes a passphrase that is to become valid, from variable or
+// from the terminal. Where nobody gives one it makes one: made is true then.
+func (a *app) newPassphrase(ctx context.Context, variable string) (text string, made bool, err error) {
+	text, found, err := a.secret(ctx, variable)
+	if err != nil {
+		return "", false, signIn(err)
+	}
+	if found {
+		return text, false, strongEnough(text)
+	}
+	if a.interactive() && !a.json {
+		text, err = a.askNewPassphrase(ctx)
+		if text != "" || err != nil {
+			return text, false, err
+		}
+	}
+	text, err = seal.NewPassphrase()
+	return text, true, err
+}
+
+func (a *app) askNewPassphrase(ctx context.Context) (string, error) {
+	for {
+		text, err := a.askSecret(ctx, "New passphrase (leave empty to have a strong one made): ")
+		if err != nil || text == "" {
+			return "", err
+		}
+		if err := strongEnough(text); err != nil {
+			a.terminal().say("%s\n  %s", err, tripod.HintOf(err))
+			continue
+		}
+		again, err := a.askSecret(ctx, "The same again: ")
+		if err != nil {
+			return "", err
+		}
+		if again == text {
+			return text, nil
+		}
+		a.terminal().say("The two differ, try again.")
+	}
+}
+
+const minPassphrase = 8 // characters
+
+// strongEnough refuses what anyone who gets hold of the vault would guess at once.
+func strongEnough(text string) error {
+	if utf8.RuneCountInString(text) >= minPassphrase {
+		return nil
+	}
+	return tripod.Errorf(tripod.Invalid, "passphrase: needs %d characters or more", minPassphrase).
+		WithHint("whoever gets a copy of the vault can try passphrases as fast as their machines allow; several random words are best")
+}
+
+// machine gives this machine's write keys, as far as they are good for the
+// vault: with NotFound the machine has to be enrolled first.
+func (o *opened) machine(ctx context.Context) (*seal.MachineKeys, error) {
+	m, exposed, err := keyring.LoadMachine(o.config, o.descriptor.Company)
+	if err != nil {
+		return nil, err
+	}
+	if exposed {
+		name := keyring.MachineFile(o.config, o.descriptor.Company)
+		o.app.warn("", tripod.Errorf(tripod.Denied, "the keys of this machine can be read by other users: %s", name).
+			WithHint("chmod 600 %s", name))
+	}
+	if err := keyring.Pinned(o.descriptor, &m.Company); err != nil {
+		return nil, err
+	}
+	known, err := keyring.Endorsed(ctx, o, o.descriptor, m)
+	if err == nil && !known {
+		err = tripod.Errorf(tripod.NotFound, "the vault does not know this machine")
+	}
+	return m, err
+}
+
+// enrol makes this machine one of the company's: it gets keys unless it has
+// some, and the vault its certificate. The keys are kept first: a machine whose
+// certificate did not arrive is asked for the passphrase again, and no more.
+func (o *opened) enrol(ctx context.Context, a vault.Admin, company *seal.CompanyKeys) (*seal.MachineKeys, error) {
+	m, _, err := keyring.LoadMachine(o.config, o.descriptor.Company)
+	if errors.Is(err, tripod.NotFound) {
+		if m, err = company.NewMachine(); err == nil {
+			err = keyring.SaveMachine(o.config, m)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	known, err := keyring.Endorsed(ctx, o, o.descriptor, m)
+	if err != nil || known {
+		return m, err
+	}
+	return m, keyring.Endorse(ctx, a, o.descriptor, company, m, time.Now())
+}
+
+// machineOrEnrol gives the machine's keys; a machine that has none is enrolled
+// with the passphrase.
+func (o *opened) machineOrEnrol(ctx context.Context) (*seal.MachineKeys, error) {
+	m, err := o.machine(ctx)
+	if !errors.Is(err, tripod.NotFound) {
+		return m, err
+	}
+	o.app.tell("This machine has no keys for this vault yet: the passphrase is needed once, to enrol it.")
+	company, err := o.unlock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	session, err := o.begin(ctx, "enrolment", tripod.MachineID{})
+	if err != nil {
+		return nil, err
+	}
+	m, err = o.enrol(ctx, session, company)
+	return m, errors.Join(err, session.Close())
+}
+
+// watch compares the vault with what this machine has seen of it, warns of what
+// is gone, and keeps what it sees now.
+func (o *opened) watch(ctx context.Context, prefix string) error {
+	name := headsFile(o.config, o.descriptor.Vault)
+	seen, err := keyring.ReadHeads(name)
+	if err != nil {
+		o.app.warn("", err)
+		seen = keyring.Heads{}
+	}
+	relevant := keyring.Heads{}
+	for c, h := range seen {
+		if keyring.Under(prefix, c) {
+			relevant[c] = h
+		}
+	}
+	now, problems, err := keyring.Scan(ctx, o, prefix, relevant)
+	if err != nil {
+		return err
+	}
+	for _, p := range problems {
+		o.app.warn("", p)
+	}
+	if seen.Merge(now) {
+		if err := seen.Write(name); err != nil {
+			o.app.warn("", fmt.Errorf("what this machine has seen of the vault could not be kept: %w", err))
+		}
+	}
+	return nil
+}

@@ -1,0 +1,183 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"tripod/internal/core/tripod"
+	"tripod/internal/engine/catalog"
+	"tripod/internal/engine/restore"
+)
+
+type restoreFlags struct {
+	filterFlags
+	to           string
+	overwrite    string
+	dryRun       bool
+	numericOwner bool
+}
+
+func newRestore(a *app) *cobra.Command {
+	f := new(restoreFlags)
+	cmd := &cobra.Command{
+		Use:   "restore SNAPSHOT[:PATH] --to DIR",
+		Short: "Get files, a disk or a stream back",
+		Long: `Restores a snapshot, or one file or folder of it, into a folder. SNAPSHOT is an id
+of tripod snapshots, its first digits, or "latest". PATH is absolute, or relative
+to the one protected path.
+
+A whole snapshot of one folder puts the folder's content into DIR; one of several
+paths keeps their structure below DIR. A PATH is put into DIR under its own name.
+A disk or a stream goes into DIR under its name when that is a folder, else into
+the file or device of that name; "--to -" sends a stream to standard output.
+
+Nothing that is in the way is touched unless --overwrite says so: "changed" leaves
+files alone that have the right size and time, and of large files rewrites only
+what differs; it also continues an interrupted restore. "always" replaces all.`,
+		Example: `  tripod restore --vault /mnt/disk/vault latest --to /tmp/restored
+  tripod restore latest:/home/me/letter.odt --to .
+  tripod restore 1a2b3c4d --to /srv --overwrite changed
+  tripod restore latest --path postgres.sql --to - | psql`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if err := arguments(1, 1, "one SNAPSHOT or SNAPSHOT:PATH")(cmd, args); err != nil {
+				return err
+			}
+			return f.check(cmd)
+		},
+		ValidArgsFunction: a.completeSnapshots,
+		RunE:              func(cmd *cobra.Command, args []string) error { return a.restore(cmd.Context(), f, args[0]) },
+	}
+	a.vaultFlag(cmd)
+	flags := cmd.Flags()
+	flags.StringVar(&f.to, "to", "", "the folder `DIR` to restore into (required)")
+	flags.StringVar(&f.overwrite, "overwrite", "never", "`WHEN` to replace files in the way: never, changed or always")
+	flags.BoolVarP(&f.dryRun, "dry-run", "n", false, "tell what would be done and change nothing")
+	flags.BoolVar(&f.numericOwner, "numeric-owner", false, "restore owners by number, not by name")
+	f.add(cmd)
+	_ = cmd.MarkFlagDirname("to") // the flag is there
+	return cmd
+}
+
+func (f *restoreFlags) check(cmd *cobra.Command) error {
+	if f.to == "" {
+		return usageOf(cmd, tripod.Errorf(tripod.Invalid, "no place to restore to: give --to DIR"))
+	}
+	if _, ok := overwriteRule(f.overwrite); !ok {
+		return usageOf(cmd, tripod.Errorf(tripod.Invalid, "--overwrite %q: must be never, changed or always", f.overwrite))
+	}
+	return nil
+}
+
+func overwriteRule(text string) (restore.Overwrite, bool) {
+	switch text {
+	case "never":
+		return restore.Never, true
+	case "changed":
+		return restore.Changed, true
+	case "always":
+		return restore.Always, true
+	}
+	return 0, false
+}
+
+func (a *app) restore(ctx context.Context, f *restoreFlags, what string) (err error) {
+	if !f.dryRun {
+		a.note = "what was restored so far is kept; the same command with --overwrite changed goes on from there"
+	}
+	u, err := a.read(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, u.Close()) }()
+	spec, path := catalog.ParseSpec(what)
+	s, err := u.catalog.FindIn(spec, f.filter())
+	if err != nil {
+		return err
+	}
+	if path != "" && s.Record.Type != tripod.Files {
+		return tripod.Errorf(tripod.Invalid, "snapshot %s is of a %s and holds no paths", s.ID, s.Record.Type).
+			WithHint("restore it whole: tripod restore %s --to DIR", s.ID)
+	}
+	if err := f.checkTarget(&s, a); err != nil {
+		return err
+	}
+	o := restore.Options{Path: path, To: f.to, DryRun: f.dryRun, NumericOwner: f.numericOwner, Progress: a.progress()}
+	o.Overwrite, _ = overwriteRule(f.overwrite) // checked with the flags
+	if f.dryRun && !a.json && !a.quiet {
+		o.Each = func(path string, what restore.Action) { a.eachRestored(path, what) }
+	}
+	began := time.Now()
+	var report *restore.Report
+	switch s.Record.Type {
+	case tripod.DiskImage:
+		report, err = restore.Disk(ctx, u, s, o)
+	case tripod.Stream:
+		report, err = u.restoreStream(ctx, s, o)
+	default:
+		report, err = restore.Files(ctx, u, s, o)
+	}
+	a.stopProgress()
+	if report == nil || errors.Is(err, context.Canceled) {
+		return err
+	}
+	return errors.Join(a.printRestore(f, &s, report, time.Since(began)), err)
+}
+
+// eachRestored lists what a dry run would do.
+func (a *app) eachRestored(path string, what restore.Action) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.printf("%-8s %s\n", what, printable(path))
+}
+
+type restoreResult struct {
+	Snapshot  string   `json:"snapshot"`
+	To        string   `json:"to"`
+	DryRun    bool     `json:"dry_run,omitempty"`
+	Files     int64    `json:"files"`
+	Folders   int64    `json:"folders"`
+	Others    int64    `json:"others"`
+	Bytes     int64    `json:"bytes"`
+	Reused    int64    `json:"reused_bytes"`
+	Unchanged int64    `json:"unchanged"`
+	Conflicts int64    `json:"conflicts"`
+	Failed    int64    `json:"failed"`
+	Damaged   []string `json:"damaged"`
+	Warnings  int64    `json:"warnings"`
+	Seconds   float64  `json:"seconds"`
+}
+
+func (a *app) printRestore(f *restoreFlags, s *catalog.Snapshot, r *restore.Report, took time.Duration) error {
+	if f.to == stdout {
+		return nil // the stream is all that belongs there
+	}
+	if a.json {
+		return a.result("restore", restoreResult{
+			s.ID, absolute(f.to), f.dryRun, r.Files, r.Folders, r.Others, r.Bytes, r.Reused, r.Unchanged, r.Conflicts, r.Failed,
+			append([]string{}, r.Damaged...), r.Warnings, took.Seconds(),
+		})
+	}
+	what := size(r.Bytes)
+	if s.Record.Type == tripod.Files {
+		what = count(r.Files, "file") + ", " + what
+	}
+	if f.dryRun {
+		a.printf("Would restore %s of snapshot %s to %s. Nothing was changed.\n", what, s.ID, printable(absolute(f.to)))
+	} else {
+		a.printf("Restored %s of snapshot %s to %s in %s\n", what, s.ID, printable(absolute(f.to)), duration(took))
+	}
+	if r.Unchanged > 0 {
+		a.printf("  %s right already\n", count(r.Unchanged, "file")+plural(int(r.Unchanged), " was", " were"))
+	}
+	if r.Conflicts > 0 {
+		a.printf("  %s in the way and kept as %s; --overwrite changed or always replaces files\n", count(r.Conflicts, "file")+plural(int(r.Conflicts), " was", " were"),
+			plural(int(r.Conflicts), "it is", "they are"))
+	}
+	if r.Failed > 0 {
+		a.printf("  %s could not be restored, see above\n", count(r.Failed, "file"))
+	}
+	return nil
+}

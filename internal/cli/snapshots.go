@@ -1,0 +1,192 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"tripod/internal/core/seal"
+	"tripod/internal/core/tripod"
+	"tripod/internal/engine/blobs"
+	"tripod/internal/engine/catalog"
+	"tripod/internal/engine/keyring"
+	"tripod/internal/vault"
+)
+
+// unlocked is a vault whose snapshots are open.
+type unlocked struct {
+	*opened
+	company *seal.CompanyKeys
+	catalog *catalog.Catalog
+	reader  *blobs.Reader
+}
+
+// read opens a vault with the passphrase, and its log. What in it cannot be
+// trusted becomes warnings.
+func (a *app) read(ctx context.Context) (*unlocked, error) {
+	o, err := a.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	u, err := o.openLog(ctx)
+	if err != nil {
+		return nil, errors.Join(err, o.Close())
+	}
+	return u, nil
+}
+
+func (o *opened) openLog(ctx context.Context) (*unlocked, error) {
+	sealed, err := keyring.Load(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	company, _, err := o.app.unlock(ctx, sealed)
+	if err != nil {
+		return nil, err
+	}
+	c, err := catalog.Open(ctx, o, company)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range c.Problems() {
+		o.app.warn(p.Document, p.Err)
+	}
+	if err := o.watch(ctx, vault.RecordPrefix); err != nil {
+		return nil, err
+	}
+	return &unlocked{o, company, c, blobs.New(o, company.ID)}, nil
+}
+
+// filterFlags select snapshots.
+type filterFlags struct {
+	host string
+	path string
+	tags []string
+}
+
+func (f *filterFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.host, "host", "", "only snapshots of this host `NAME`")
+	cmd.Flags().StringVar(&f.path, "path", "", "only snapshots that protect this `PATH`")
+	cmd.Flags().StringArrayVar(&f.tags, "tag", nil, "only snapshots with this tag `WORD` (repeatable: with all of them)")
+}
+
+func (f *filterFlags) filter() catalog.Filter {
+	return catalog.Filter{Host: f.host, Path: f.path, Tags: f.tags}
+}
+
+func newSnapshots(a *app) *cobra.Command {
+	var f filterFlags
+	cmd := &cobra.Command{
+		Use:   "snapshots",
+		Short: "List the snapshots of a vault",
+		Long: `Lists the snapshots of a vault, oldest first. Other commands take a snapshot's id,
+or the first digits of it, or "latest".
+
+What the vault holds and cannot be trusted, such as a damaged or forged record or
+a vault that shows less than this machine has seen before, is told as a warning.`,
+		Example: `  tripod snapshots --vault /mnt/disk/vault
+  tripod snapshots --host web1 --tag nightly`,
+		Args: arguments(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.snapshots(cmd.Context(), f.filter()) },
+	}
+	a.vaultFlag(cmd)
+	f.add(cmd)
+	return cmd
+}
+
+type jsonSnapshot struct {
+	ID       string   `json:"id"`
+	Time     string   `json:"time"`
+	Host     string   `json:"host"`
+	Type     string   `json:"type"`
+	Paths    []string `json:"paths"`
+	Tags     []string `json:"tags"`
+	Files    int64    `json:"files"`
+	Bytes    int64    `json:"bytes"`
+	Skipped  int64    `json:"skipped"`
+	Machine  string   `json:"machine"`
+	Source   string   `json:"source"`
+	Sequence uint64   `json:"sequence"`
+	Program  string   `json:"program"`
+	Hash     string   `json:"record_hash"`
+}
+
+func describeSnapshot(s *catalog.Snapshot) jsonSnapshot {
+	j := jsonSnapshot{
+		ID: s.ID, Time: s.Record.Time.UTC().Format(time.RFC3339), Type: s.Record.Type.String(), Paths: []string{}, Tags: []string{},
+		Machine: s.Key.Machine.String(), Source: s.Key.Source.String(), Sequence: s.Key.Seq, Hash: tripod.Sum(s.Hash).String(),
+	}
+	if l := s.Label; l != nil {
+		j.Host, j.Files, j.Bytes, j.Skipped, j.Program = l.Host, l.Files, l.Bytes, l.Skipped, l.Program
+		j.Paths, j.Tags = append(j.Paths, l.Paths...), append(j.Tags, l.Tags...)
+	}
+	return j
+}
+
+func (a *app) snapshots(ctx context.Context, f catalog.Filter) (err error) {
+	u, err := a.read(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, u.Close()) }()
+	found := u.catalog.Select(f)
+	list := make([]jsonSnapshot, 0, len(found))
+	for i := range found {
+		list = append(list, describeSnapshot(&found[i]))
+	}
+	if a.json {
+		return a.result("snapshots", map[string]any{"snapshots": list})
+	}
+	if len(list) == 0 {
+		if len(u.catalog.Snapshots()) == 0 {
+			a.tell("The vault holds no snapshots yet.")
+		} else {
+			a.tell("No snapshot fits; the vault holds %d.", len(u.catalog.Snapshots()))
+		}
+		return nil
+	}
+	rows := [][]string{{"ID", "TIME", "HOST", "TYPE", "FILES", "SIZE", "TAGS", "PATHS"}}
+	for i, s := range list {
+		files := number(s.Files)
+		if found[i].Record.Type != tripod.Files {
+			files = "-"
+		}
+		rows = append(rows, []string{
+			s.ID, when(found[i].Record.Time), printable(s.Host), s.Type, files, size(s.Bytes), printable(orDash(strings.Join(s.Tags, ","))),
+			printable(strings.Join(s.Paths, " ")),
+		})
+	}
+	a.table(rows)
+	return nil
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// completeSnapshots offers the ids of snapshots, where the passphrase is at hand
+// without asking.
+func (a *app) completeSnapshots(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 && cmd.Name() != "forget" && cmd.Name() != "diff" {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	silent := newApp(a.env)
+	silent.vault, silent.quiet = a.vault, true
+	silent.env.In, silent.env.Err = nil, nil // nobody is asked or told
+	u, err := silent.read(cmd.Context())
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	defer u.Close()
+	names := []string{"latest\tthe newest snapshot"}
+	for _, s := range u.catalog.Snapshots() {
+		names = append(names, s.ID+"\t"+when(s.Record.Time)+" "+printable(s.Label.Host+" "+strings.Join(s.Label.Paths, " ")))
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}

@@ -1,0 +1,388 @@
+package cli
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"tripod/internal/core/seal"
+	"tripod/internal/core/snapshot"
+	"tripod/internal/core/tripod"
+	"tripod/internal/engine/keyring"
+	"tripod/internal/vault/local"
+)
+
+func newVault(a *app) *cobra.Command {
+	return group("vault", "Make a vault, look at it, change its passphrase",
+		"  tripod vault init --vault /mnt/disk/vault", newVaultInit(a), newVaultInfo(a), newVaultPassphrase(a))
+}
+
+func newVaultInit(a *app) *cobra.Command {
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "init --vault DIR",
+		Short: "Make a vault and its keys",
+		Long: `Makes a vault in an empty or new directory, and the keys for it.
+
+The passphrase opens the vault for reading. It comes from TRIPOD_PASSPHRASE_FILE,
+TRIPOD_PASSPHRASE_COMMAND or TRIPOD_PASSPHRASE, is asked for on a terminal, or is
+made: eight random words, shown once.
+
+The recovery code opens the vault when the passphrase is lost. It is shown once:
+print it and keep it away from the vault. On a terminal, typing its end confirms
+that you have it.
+
+This machine is enrolled: it can back up without a passphrase from now on.`,
+		Example: `  tripod vault init --vault /mnt/disk/vault
+  TRIPOD_PASSPHRASE_FILE=~/.vault-passphrase tripod vault init --vault /mnt/disk/vault --yes`,
+		Args: arguments(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.vaultInit(cmd.Context(), yes) },
+	}
+	a.vaultFlag(cmd)
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask to confirm the recovery code")
+	return cmd
+}
+
+type initResult struct {
+	Vault      string `json:"vault"`
+	VaultID    string `json:"vault_id"`
+	Company    string `json:"company"`
+	Machine    string `json:"machine"`
+	Created    string `json:"created"`
+	Code       string `json:"recovery_code"`
+	Confirmed  bool   `json:"recovery_code_confirmed"`
+	Passphrase string `json:"passphrase,omitempty"` // only when it was made
+}
+
+func (a *app) vaultInit(ctx context.Context, yes bool) error {
+	location, err := a.location()
+	if err != nil {
+		return err
+	}
+	if err := a.vacant(ctx, location); err != nil {
+		return err
+	}
+	passphrase, made, err := a.newPassphrase(ctx, passphraseVar)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	keys, err := keyring.New(passphrase, now, seal.DefaultArgon())
+	if err != nil {
+		return err
+	}
+	r := initResult{
+		Vault: absolute(location), VaultID: hex.EncodeToString(keys.Vault[:]), Company: keys.Company.ID.String(),
+		Created: now.UTC().Format(time.RFC3339), Code: keys.Code.String(),
+	}
+	if made {
+		r.Passphrase = passphrase
+	}
+	// On a terminal the kit comes first: who gives up before it is confirmed
+	// leaves no vault behind that nobody can open.
+	first := isTerminal(a.env.In) && a.interactive() && !a.json && !yes
+	if first {
+		a.printKit(&r, now)
+		if err := a.confirmCode(ctx, r.Code); err != nil {
+			return err
+		}
+		r.Confirmed = true
+	}
+	machine, err := a.createVault(ctx, location, keys)
+	if err != nil {
+		return err
+	}
+	r.Machine = machine.Machine.String()
+	if a.json {
+		return a.result("vault-init", r)
+	}
+	if !first {
+		a.printKit(&r, now)
+		a.tell("The recovery code was not confirmed: make sure that you have it before you close this window.")
+	}
+	a.tell("Made the vault %s. This machine can back up to it now:\n  tripod backup --vault %s PATH", r.Vault, quoted(location))
+	return nil
+}
+
+// vacant refuses a place where a vault or anything else is.
+func (a *app) vacant(ctx context.Context, location string) error {
+	entries, err := os.ReadDir(location)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return system(err, "read directory")
+	}
+	foreign := ""
+	for _, e := range entries {
+		if name := e.Name(); !slices.Contains([]string{"lost+found", ".incoming", ".lock"}, name) {
+			foreign = name
+			break
+		}
+	}
+	if foreign == "" {
+		return nil
+	}
+	store, err := a.env.Store(ctx, location, false)
+	if err != nil {
+		return fmt.Errorf("vault: %w", err)
+	}
+	defer store.Close()
+	if _, err := local.Describe(ctx, store); err == nil {
+		return errVaultExists(location)
+	}
+	return tripod.Errorf(tripod.Exists, "%s is not empty: it holds %s", location, printable(foreign)).
+		WithHint("give a new or an empty directory")
+}
+
+func errVaultExists(location string) error {
+	return tripod.Errorf(tripod.Exists, "there is a vault in %s already", location).
+		WithHint("use it as it is, or give another directory")
+}
+
+func (a *app) createVault(ctx context.Context, location string, keys *keyring.Made) (*seal.MachineKeys, error) {
+	store, err := a.env.Store(ctx, location, true)
+	if err != nil {
+		return nil, fmt.Errorf("vault: %w", err)
+	}
+	err = local.Create(ctx, store, keys.Descriptor, keys.Keyring)
+	err = errors.Join(err, store.Close())
+	if errors.Is(err, tripod.Exists) {
+		return nil, errVaultExists(location)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("vault %s: %w", location, err)
+	}
+	a.vault = location
+	o, err := a.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	session, err := o.begin(ctx, "vault init", tripod.MachineID{})
+	if err != nil {
+		return nil, errors.Join(err, o.Close())
+	}
+	machine, err := o.enrol(ctx, session, keys.Company)
+	return machine, errors.Join(err, session.Close(), o.Close())
+}
+
+func (a *app) printKit(r *initResult, now time.Time) {
+	a.printf(`
+RECOVERY KIT OF A TRIPOD VAULT
+
+  Vault     %s
+  Company   %s
+  Made      %s
+
+  Recovery code
+
+      %s
+
+  This code opens the vault without its passphrase. It is shown this once.
+  Print this page or write it down, and keep it where fire, theft or a broken
+  machine do not reach it, away from the vault.
+
+  To use it, on any machine that can reach the vault or a copy of it:
+
+      tripod recovery open --vault %s
+
+`, printable(r.Vault), r.Company, when(now), r.Code, quoted(r.Vault))
+	if r.Passphrase != "" {
+		a.printf("  Passphrase, made for you and shown this once:\n\n      %s\n\n", r.Passphrase)
+	}
+}
+
+// confirmCode asks for the end of the code, so that it has been written down.
+func (a *app) confirmCode(ctx context.Context, code string) error {
+	groups := strings.Split(code, "-")
+	want := strings.Join(groups[len(groups)-2:], "")
+	for {
+		got, err := a.ask(ctx, "When you have it, type the last two groups of the recovery code: ")
+		if err != nil {
+			return fmt.Errorf("recovery code not confirmed, no vault was made: %w", err)
+		}
+		if strings.EqualFold(strings.NewReplacer("-", "", " ", "").Replace(got), want) {
+			return nil
+		}
+		a.terminal().say("That is not the end of the code.")
+	}
+}
+
+// absolute is the path as it reads from anywhere.
+func absolute(location string) string {
+	if abs, err := filepath.Abs(location); err == nil {
+		return abs
+	}
+	return location
+}
+
+// quoted is a word for a shell's command line.
+func quoted(word string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+:@%,=\\", r) || r > 127
+	}
+	if word != "" && strings.IndexFunc(word, func(r rune) bool { return !plain(r) }) < 0 {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+}
+
+func newVaultInfo(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "info",
+		Short:   "Show what a vault holds",
+		Long:    "Shows whose a vault is and how much it holds. This needs no passphrase, so it shows no names.",
+		Example: `  tripod vault info --vault /mnt/disk/vault`,
+		Args:    arguments(0, 0, ""),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return a.vaultInfo(cmd.Context()) },
+	}
+	a.vaultFlag(cmd)
+	return cmd
+}
+
+type infoResult struct {
+	Vault     string `json:"vault"`
+	VaultID   string `json:"vault_id"`
+	Company   string `json:"company"`
+	Created   string `json:"created"`
+	Format    int    `json:"format"`
+	Snapshots int64  `json:"snapshots"`
+	Forgotten int64  `json:"forgotten"`
+	Machines  int    `json:"machines"`
+	Blobs     int64  `json:"blobs"`
+	Packs     int64  `json:"packs"`
+	Stored    int64  `json:"stored_bytes"`
+	Enrolled  bool   `json:"this_machine_enrolled"`
+}
+
+func (a *app) vaultInfo(ctx context.Context) (err error) {
+	o, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, o.Close()) }()
+	stats, err := o.Stats(ctx)
+	if err != nil {
+		return err
+	}
+	machines, err := keyring.Machines(ctx, o)
+	if err != nil {
+		return err
+	}
+	_, machineErr := o.machine(ctx)
+	d := o.descriptor
+	r := infoResult{
+		absolute(o.location), hex.EncodeToString(d.Vault[:]), d.Company.String(), d.Created.UTC().Format(time.RFC3339), snapshot.Version,
+		stats.Records - stats.Forgotten, stats.Forgotten, machines, stats.Blobs, stats.Packs, stats.PackBytes, machineErr == nil,
+	}
+	if a.json {
+		return a.result("vault-info", r)
+	}
+	enrolled := "yes: it can back up without the passphrase"
+	if !r.Enrolled {
+		enrolled = "no: its first backup asks for the passphrase"
+	}
+	a.table([][]string{
+		{"Vault", printable(r.Vault)},
+		{"Vault id", r.VaultID},
+		{"Company", r.Company},
+		{"Made", when(d.Created)},
+		{"Snapshots", fmt.Sprintf("%s (and %s forgotten)", number(r.Snapshots), number(r.Forgotten))},
+		{"Machines", number(int64(r.Machines))},
+		{"Stored", fmt.Sprintf("%s in %s of %s", size(r.Stored), count(r.Blobs, "blob"), count(r.Packs, "pack"))},
+		{"This machine enrolled", enrolled},
+	})
+	return nil
+}
+
+func newVaultPassphrase(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "passphrase",
+		Short: "Change the passphrase",
+		Long: `Changes the vault's passphrase. The recovery code stays as it is, and so does
+what is stored; machines go on backing up.
+
+The old passphrase comes from TRIPOD_PASSPHRASE (_FILE, _COMMAND) or is asked
+for; the new one from TRIPOD_NEW_PASSPHRASE (_FILE, _COMMAND), is asked for, or
+is made.
+
+Whoever has a copy of the vault from before, and the old passphrase, can still
+open that copy.`,
+		Example: `  tripod vault passphrase --vault /mnt/disk/vault`,
+		Args:    arguments(0, 0, ""),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return a.vaultPassphrase(cmd.Context()) },
+	}
+	a.vaultFlag(cmd)
+	return cmd
+}
+
+func (a *app) vaultPassphrase(ctx context.Context) (err error) {
+	o, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, o.Close()) }()
+	sealed, err := keyring.Load(ctx, o)
+	if err != nil {
+		return err
+	}
+	_, old, err := a.unlock(ctx, sealed)
+	if err != nil {
+		return err
+	}
+	return o.changePassphrase(ctx, sealed, seal.PassphraseSlot, old, nil)
+}
+
+type passphraseResult struct {
+	Vault      string `json:"vault"`
+	Passphrase string `json:"passphrase,omitempty"` // only when it was made
+	Machine    string `json:"machine,omitempty"`    // when it was enrolled as well
+}
+
+// changePassphrase sets a new passphrase with what opened the keyring, and
+// enrols this machine when company is given.
+func (o *opened) changePassphrase(ctx context.Context, sealed *keyring.Sealed, holder seal.SlotType, old string, company *seal.CompanyKeys) error {
+	a := o.app
+	passphrase, made, err := a.newPassphrase(ctx, newPassphraseVar)
+	if err != nil {
+		return err
+	}
+	session, err := o.begin(ctx, "vault passphrase", tripod.MachineID{})
+	if err != nil {
+		return err
+	}
+	r := passphraseResult{Vault: absolute(o.location)}
+	err = sealed.ChangePassphrase(ctx, session, holder, old, passphrase, seal.DefaultArgon())
+	if err == nil && company != nil {
+		var m *seal.MachineKeys
+		if m, err = o.enrol(ctx, session, company); err == nil {
+			r.Machine = m.Machine.String()
+		}
+	}
+	if err := errors.Join(err, session.Close()); err != nil {
+		return err
+	}
+	if made {
+		r.Passphrase = passphrase
+	}
+	if a.json {
+		return a.result("vault-passphrase", r)
+	}
+	if made {
+		a.printf("New passphrase, made for you and shown this once:\n\n    %s\n\n", passphrase)
+	}
+	a.tell("The passphrase is changed. The recovery code still opens the vault.")
+	if r.Machine != "" {
+		a.tell("This machine is enrolled: it can back up without the passphrase.")
+	}
+	return nil
+}

@@ -1,0 +1,56 @@
+package cli
+
+import (
+	"runtime"
+
+	"github.com/spf13/cobra"
+
+	"tripod/internal/core/snapshot"
+)
+
+func newVersion(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:     "version",
+		Short:   "Print the version",
+		Example: "  tripod version",
+		Args:    arguments(0, 0, ""),
+		RunE: func(*cobra.Command, []string) error {
+			if a.json {
+				return a.result("version", map[string]any{
+					"version": a.env.Version, "format": snapshot.Version, "go": runtime.Version(),
+					"system": runtime.GOOS + "/" + runtime.GOARCH,
+				})
+			}
+			a.printf("tripod %s (vault format %d, %s, %s/%s)\n", a.env.Version, snapshot.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			return nil
+		},
+	}
+}
+
+func newCompletion() *cobra.Command {
+	return &cobra.Command{
+		Use:   "completion bash|zsh|fish|powershell",
+		Short: "Print a script that completes commands in a shell",
+		Long: `Prints a script for a shell, which then completes commands, flags and, where the
+passphrase is at hand, the ids of snapshots.`,
+		Example: `  source <(tripod completion bash)
+  tripod completion zsh > "${fpath[1]}/_tripod"
+  tripod completion fish > ~/.config/fish/completions/tripod.fish`,
+		ValidArgs: []string{"bash", "zsh", "fish", "powershell"},
+		Args:      arguments(1, 1, "one of bash, zsh, fish, powershell"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			root, w := cmd.Root(), cmd.OutOrStdout()
+			switch args[0] {
+			case "bash":
+				return root.GenBashCompletionV2(w, true)
+			case "zsh":
+				return root.GenZshCompletion(w)
+			case "fish":
+				return root.GenFishCompletion(w, true)
+			case "powershell":
+				return root.GenPowerShellCompletionWithDesc(w)
+			}
+			return usageOf(cmd, errMissing("one of bash, zsh, fish, powershell"))
+		},
+	}
+}

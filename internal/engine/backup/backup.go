@@ -88,7 +88,7 @@ type session struct {
 	started time.Time
 }
 
-func begin(kind tripod.SourceType, o Options) *session {
+func begin(ctx context.Context, kind tripod.SourceType, o Options) *session {
 	if o.Warnings == nil {
 		o.Warnings = new(Warnings)
 	}
@@ -100,7 +100,7 @@ func begin(kind tripod.SourceType, o Options) *session {
 	s.meter = newMeter(o.Progress)
 	o.Warnings.attach(s.meter)
 	if !o.DryRun {
-		s.up = newUploader(o.Keys, o.Level, o.Vault, &s.meter.stored)
+		s.up = newUploader(ctx, o.Keys, o.Level, o.Vault, &s.meter.stored)
 	}
 	s.report = Report{Began: o.Now, Key: snapshot.Key{Machine: o.Keys.Machine, Source: s.source}}
 	return s

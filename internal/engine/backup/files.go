@@ -99,12 +99,12 @@ func Files(ctx context.Context, t source.Tree, o Options) (*Report, error) {
 	}
 	// The cache promised what it does not hold. Without it nothing is lost
 	// but time.
-	removeStale(begin(tripod.Files, o).cachePath())
+	removeStale(begin(ctx, tripod.Files, o).cachePath())
 	return files(ctx, t, o)
 }
 
 func files(ctx context.Context, t source.Tree, o Options) (*Report, error) {
-	s := begin(tripod.Files, o)
+	s := begin(ctx, tripod.Files, o)
 	f := &filesRun{
 		session: s, tree: t, hash: keyedHasher(o.Keys.CacheKey()), bundler: chunk.NewBundler(o.Keys.BundleKey()),
 		links: map[[2]uint64]*item{}, jobs: make(chan *job, 2*workers()), cut: newSplitTools(o.Keys.ChunkKey()),

@@ -13,7 +13,7 @@ import (
 // Stream backs up bytes that come once, front to back. A stream that ends in
 // an error makes no snapshot.
 func Stream(ctx context.Context, in source.Stream, o Options) (*Report, error) {
-	s := begin(tripod.Stream, o)
+	s := begin(ctx, tripod.Stream, o)
 	err := s.stream(ctx, in)
 	return s.finish(), err
 }

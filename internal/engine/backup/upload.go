@@ -26,6 +26,8 @@ const (
 // any order and from many goroutines; nodes go from one goroutine, children
 // first, and are put only after all data that came before them is durable.
 type uploader struct {
+	// ctx is the run's own: a batch may outlive the caller that filled it.
+	ctx     context.Context // lint:context an uploader lives inside one run
 	vault   vault.Writer
 	sealers chan *worker
 	puts    errgroup.Group
@@ -57,10 +59,10 @@ type batch struct {
 	ids    []tripod.ID
 }
 
-func newUploader(keys *seal.MachineKeys, level seal.Level, w vault.Writer, stored *atomic.Int64) *uploader {
+func newUploader(ctx context.Context, keys *seal.MachineKeys, level seal.Level, w vault.Writer, stored *atomic.Int64) *uploader {
 	n := runtime.GOMAXPROCS(0)
 	u := &uploader{
-		vault: w, stored: stored, sealers: make(chan *worker, n), slots: make(chan struct{}, batchesAhead),
+		ctx: ctx, vault: w, stored: stored, sealers: make(chan *worker, n), slots: make(chan struct{}, batchesAhead),
 		claimed: map[tripod.ID]struct{}{}, data: new(batch), nodes: new(batch),
 	}
 	for range n {
@@ -202,7 +204,7 @@ func (u *uploader) send(ctx context.Context, b *batch) error {
 	}
 	u.puts.Go(func() error {
 		defer func() { <-u.slots }()
-		u.write(ctx, frame.DataClass, b)
+		u.write(u.ctx, frame.DataClass, b)
 		return nil
 	})
 	return nil

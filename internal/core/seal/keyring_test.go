@@ -9,6 +9,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"tripod/internal/core/frame"
 	"tripod/internal/core/tripod"
 )
 
@@ -330,6 +331,9 @@ func TestMachineKeysComeBack(t *testing.T) {
 		if _, err := UnmarshalMachine(raw[:n]); !errors.Is(err, tripod.Corrupt) {
 			t.Fatalf("cut to %d: %v", n, err)
 		}
+	}
+	if m.Machine != frame.MachineIDOf(ed25519.PublicKey(m.Sign[32:])) {
+		t.Error("the machine's id does not fit its key")
 	}
 	derived := map[Secret]bool{m.ChunkKey(): true, m.BundleKey(): true, m.TreeKey(): true, m.CacheKey(): true, m.Domain: true, m.Node: true}
 	if len(derived) != 6 {

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/crypto/cryptobyte"
 
+	"tripod/internal/core/frame"
 	"tripod/internal/core/tripod"
 )
 
@@ -32,9 +33,9 @@ type CompanyKeys struct {
 type MachineKeys struct {
 	Company     CompanyPublic
 	Domain      Secret
-	Node        Secret // names and keys of this machine's nodes
-	Machine     tripod.MachineID
-	Incarnation uint64 // a cloned or restored machine takes a new one
+	Node        Secret           // names and keys of this machine's nodes
+	Machine     tripod.MachineID // follows from Sign
+	Incarnation uint64           // a cloned or restored machine takes a new one
 	Sign        ed25519.PrivateKey
 }
 
@@ -79,13 +80,13 @@ func (k *CompanyKeys) NewMachine() (*MachineKeys, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, sign, err := ed25519.GenerateKey(rand.Reader)
+	verify, sign, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		return nil, tripod.Errorf(tripod.Internal, "machine key: %w", err)
 	}
-	m := &MachineKeys{Company: public, Domain: k.Domain, Node: randomSecret(), Incarnation: 1, Sign: sign}
-	fill(m.Machine[:])
-	return m, nil
+	return &MachineKeys{
+		Company: public, Domain: k.Domain, Node: randomSecret(), Machine: frame.MachineIDOf(verify), Incarnation: 1, Sign: sign,
+	}, nil
 }
 
 // NewSigner makes an Ed25519 key pair from fresh randomness.
@@ -176,7 +177,6 @@ func (m *MachineKeys) Marshal() []byte {
 	b.AddBytes(m.Company.Sign)
 	b.AddBytes(m.Domain[:])
 	b.AddBytes(m.Node[:])
-	b.AddBytes(m.Machine[:])
 	b.AddUint64(m.Incarnation)
 	b.AddBytes(m.Sign.Seed())
 	return b.BytesOrPanic()
@@ -188,11 +188,12 @@ func UnmarshalMachine(p []byte) (*MachineKeys, error) {
 	m := new(MachineKeys)
 	sign, seed := make([]byte, ed25519.PublicKeySize), make([]byte, ed25519.SeedSize)
 	if !readTag(&s, machineTag) || !s.CopyBytes(m.Company.ID[:]) || !readBytes(&s, &m.Company.Box) ||
-		!s.CopyBytes(sign) || !s.CopyBytes(m.Domain[:]) || !s.CopyBytes(m.Node[:]) || !s.CopyBytes(m.Machine[:]) ||
+		!s.CopyBytes(sign) || !s.CopyBytes(m.Domain[:]) || !s.CopyBytes(m.Node[:]) ||
 		!s.ReadUint64(&m.Incarnation) || !s.CopyBytes(seed) || !s.Empty() {
 		return nil, tripod.Errorf(tripod.Corrupt, "machine keys: malformed")
 	}
 	m.Company.Sign, m.Sign = sign, ed25519.NewKeyFromSeed(seed)
+	m.Machine = frame.MachineIDOf(ed25519.PublicKey(m.Sign[ed25519.SeedSize:]))
 	return m, nil
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"tripod/internal/core/frame"
 	"tripod/internal/core/tripod"
 )
 
@@ -33,7 +34,7 @@ func newTrust() *trust {
 	t := &trust{company: keyOf(1), invitation: keyOf(2), machine: keyOf(3)}
 	t.d = &Descriptor{Company: tripod.CompanyID{1}, Vault: [16]byte{2}, Box: []byte("box"), Sign: publicOf(t.company), Created: time.Unix(10, 0).UTC()}
 	t.i = Invitation{Company: t.d.Company, Key: publicOf(t.invitation), Expires: time.Unix(1000, 0).UTC()}
-	t.c = Certificate{Company: t.d.Company, Machine: tripod.MachineID{3}, Key: publicOf(t.machine), Enrolled: time.Unix(500, 0).UTC()}
+	t.c = Certificate{Company: t.d.Company, Machine: frame.MachineIDOf(publicOf(t.machine)), Key: publicOf(t.machine), Enrolled: time.Unix(500, 0).UTC()}
 	t.c.Invitation = t.i.Encode(t.company)
 	return t
 }
@@ -241,6 +242,14 @@ func TestCertificatesGoBackToTheCompany(t *testing.T) {
 		},
 		"invitation signed by itself": func(w *trust) []byte {
 			w.c.Invitation = w.i.Encode(w.invitation)
+			return w.c.Encode(w.invitation)
+		},
+		"a second key for a machine that exists": func(w *trust) []byte {
+			w.c.Key = publicOf(keyOf(4))
+			return w.c.Encode(w.invitation)
+		},
+		"another machine's id for the key": func(w *trust) []byte {
+			w.c.Machine[15] ^= 1
 			return w.c.Encode(w.invitation)
 		},
 		"expired invitation": func(w *trust) []byte {

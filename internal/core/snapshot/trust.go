@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/crypto/cryptobyte"
 
+	"tripod/internal/core/frame"
 	"tripod/internal/core/tripod"
 )
 
@@ -113,7 +114,8 @@ func (c *Certificate) Encode(invitation ed25519.PrivateKey) []byte {
 }
 
 // ParseCertificate decodes a certificate and checks that it goes back to the
-// company that d names.
+// company that d names, and that the machine's id is the one of its key: else
+// whoever holds an invitation could pass for a machine that exists.
 func ParseCertificate(p []byte, d *Descriptor) (*Certificate, error) {
 	s, err := open(p, certificateTag, "machine certificate")
 	if err != nil {
@@ -130,6 +132,9 @@ func ParseCertificate(p []byte, d *Descriptor) (*Certificate, error) {
 	}
 	if err := Verify(p, i.Key); err != nil || c.Company != d.Company {
 		return nil, tripod.Errorf(tripod.Denied, "machine %.8s: not endorsed by this company", c.Machine)
+	}
+	if c.Machine != frame.MachineIDOf(c.Key) {
+		return nil, tripod.Errorf(tripod.Denied, "machine %.8s: its certificate is for the key of another machine", c.Machine)
 	}
 	if !i.Expires.IsZero() && c.Enrolled.After(i.Expires) {
 		return nil, tripod.Errorf(tripod.Denied, "machine %.8s: enrolled after its invitation expired", c.Machine)

@@ -35,7 +35,8 @@ type PackID [32]byte
 // CompanyID names a company, the owner of one vault per zone. Random.
 type CompanyID [16]byte
 
-// MachineID names a machine of a company. Random.
+// MachineID names a machine of a company. Derived from the public key it signs
+// with, so that no other key can ever be certified under it.
 type MachineID [16]byte
 
 // SourceID names what a machine protects: one set of paths, one disk, one

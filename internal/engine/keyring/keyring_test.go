@@ -178,6 +178,9 @@ func TestEndorse(t *testing.T) {
 	if _, err := Endorsed(t.Context(), s, sealed.Descriptor, twin); !errors.Is(err, tripod.Conflict) {
 		t.Errorf("same machine, another key: %v", err)
 	}
+	if err := Endorse(t.Context(), shelf{}, sealed.Descriptor, made.Company, twin, time.Now()); !errors.Is(err, tripod.Denied) {
+		t.Errorf("endorsed a second key for a machine: %v", err)
+	}
 	other, err := New(passphrase, time.Now(), cheap)
 	if err != nil {
 		t.Fatal(err)

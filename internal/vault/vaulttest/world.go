@@ -94,8 +94,8 @@ func (w *World) key(label string) ed25519.PrivateKey {
 
 // Machine makes the nth machine, with its certificate.
 func (w *World) Machine(n int) *Machine {
-	m := &Machine{ID: tripod.MachineID(w.bytes(16, "machine", n)), world: w}
-	m.key = ed25519.NewKeyFromSeed(w.bytes(ed25519.SeedSize, "machine key", n))
+	m := &Machine{key: ed25519.NewKeyFromSeed(w.bytes(ed25519.SeedSize, "machine key", n)), world: w}
+	m.ID = frame.MachineIDOf(public(m.key))
 	c := snapshot.Certificate{
 		Company: w.Descriptor.Company, Machine: m.ID, Key: public(m.key),
 		Enrolled: time.Unix(1_700_000_100, 0).UTC(), Invitation: w.invitation,

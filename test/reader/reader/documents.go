@@ -80,10 +80,18 @@ func machineKey(p []byte, machine [16]byte, d *descriptor) (key [32]byte, err er
 		return key, errors.New("invitation: not signed by this company")
 	case companyID != d.company || id != machine || !signedBy(p, by):
 		return key, errors.New("not endorsed by this company")
+	case machineID(key) != id:
+		return key, errors.New("is for the key of another machine")
 	case !expires.IsZero() && enrolled.After(expires):
 		return key, errors.New("enrolled after its invitation expired")
 	}
 	return key, nil
+}
+
+// machineID is the id that a machine's key gives it.
+func machineID(key [32]byte) [16]byte {
+	id := derive("tripod 1 machine id", key)
+	return fixed16(id[:16])
 }
 
 type record struct {

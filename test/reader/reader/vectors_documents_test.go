@@ -12,6 +12,7 @@ import (
 	"github.com/PlakarKorp/go-cdc-chunkers/chunkers/fastcdc"
 	"github.com/zeebo/blake3"
 
+	"tripod/internal/core/frame"
 	"tripod/internal/core/seal"
 	"tripod/internal/core/snapshot"
 	"tripod/internal/core/tripod"
@@ -75,7 +76,7 @@ func TestVectorsOfDocuments(t *testing.T) {
 	d := snapshot.Descriptor{Company: vectorID(0), Vault: vectorID(0x10), Box: box, Sign: public(company), Created: created}
 	inv := snapshot.Invitation{Company: d.Company, Key: public(invitation), Expires: created.Add(time.Hour)}
 	cert := snapshot.Certificate{
-		Company: d.Company, Machine: vectorID(0x20), Key: public(machine), Enrolled: created.Add(time.Minute), Invitation: inv.Encode(company),
+		Company: d.Company, Machine: frame.MachineIDOf(public(machine)), Key: public(machine), Enrolled: created.Add(time.Minute), Invitation: inv.Encode(company),
 	}
 	key := snapshot.Key{Machine: cert.Machine, Source: vectorID(0x30), Seq: 1}
 	rec := snapshot.Record{
@@ -105,12 +106,19 @@ func TestVectorsOfDocuments(t *testing.T) {
 		"documents": docs,
 	})
 	checkDocuments(t, docs, first)
+	cert.Machine[0] ^= 1 // its holder may endorse machines, but not pass for one
+	about, err := parseDescriptor(docs["descriptor"])
+	must(t, err)
+	if _, err := machineKey(cert.Encode(invitation), cert.Machine, about); err == nil {
+		t.Error("the reader takes a machine's id for another key")
+	}
 }
 
 func checkDocuments(t *testing.T, docs map[string]hx, first []byte) {
+	machine, _ := signer(3)
 	about, err := parseDescriptor(docs["descriptor"])
 	must(t, err)
-	mk, err := machineKey(docs["certificate"], vectorID(0x20), about)
+	mk, err := machineKey(docs["certificate"], frame.MachineIDOf(public(machine)), about)
 	must(t, err)
 	one, err := parseRecord(docs["record_1"], mk)
 	must(t, err)

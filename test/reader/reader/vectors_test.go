@@ -361,5 +361,8 @@ func TestVectorsOfDerivation(t *testing.T) {
 	m := seal.MachineKeys{Node: counting(vectorNode), Domain: counting(vectorDomain)}
 	source := m.SourceID("files\x00/home")
 	fresh["source"] = map[string]hx{"node": hx(m.Node[:]), "description": hx("files\x00/home"), "id": source[:]}
+	machine, _ := signer(3)
+	id := frame.MachineIDOf(public(machine))
+	fresh["machine"] = map[string]hx{"key": hx(public(machine)), "id": id[:]}
 	golden(t, "derive.json", fresh)
 }

@@ -10,7 +10,6 @@ package blobs
 
 import (
 	"context"
-	"runtime"
 
 	"tripod/internal/core/seal"
 	"tripod/internal/core/tree"
@@ -32,6 +31,9 @@ type Reader struct {
 	nodes   *Cache[any]
 	// Check makes every read compute the frame's public checksum too.
 	Check bool
+	// KeepLeaves makes the node cache hold leaves too, which who goes through a
+	// tree once does not need and which are large.
+	KeepLeaves bool
 }
 
 // scratch is what opening one blob takes; it is used again.
@@ -40,13 +42,17 @@ type scratch struct {
 	plain  []byte
 }
 
+// mostOpening is how many blobs are opened at a time, at most, without making
+// and forgetting the memory for it.
+const mostOpening = 16
+
 // cachedNodes bounds the node cache: a leaf of 1,024 entries takes up to 1 MB.
 const cachedNodes = 24
 
 // New makes a reader of a company's blobs.
 func New(r vault.Reader, company tripod.CompanyID) *Reader {
 	return &Reader{
-		vault: r, company: company, free: make(chan *scratch, 2*runtime.GOMAXPROCS(0)+2),
+		vault: r, company: company, free: make(chan *scratch, mostOpening),
 		nodes: NewCache[any](cachedNodes),
 	}
 }
@@ -194,7 +200,7 @@ func (r *Reader) Nodes(ctx context.Context, kind tripod.BlobKind, refs []seal.Re
 		return nil, err
 	}
 	for i, n := range out {
-		if n != nil {
+		if leaf, ok := n.(*tree.Node); n != nil && (!ok || leaf.Level > 0 || r.KeepLeaves) {
 			r.nodes.Put(refs[i], n)
 		}
 	}

@@ -9,7 +9,7 @@ import (
 )
 
 // ahead is how many nodes are fetched at a time while those before are used.
-const ahead = 8
+const ahead = 4
 
 // Lost is told that part of a tree cannot be read: what begins at the path
 // from, in the order of a walk. It gives nil to go on without it.

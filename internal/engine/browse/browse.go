@@ -30,7 +30,9 @@ const cachedBlobs = 32
 
 // New makes a browser.
 func New(r vault.Reader, company tripod.CompanyID) *Browser {
-	return &Browser{blobs: blobs.New(r, company), data: blobs.NewCache[[]byte](cachedBlobs)}
+	reader := blobs.New(r, company)
+	reader.KeepLeaves = true
+	return &Browser{blobs: reader, data: blobs.NewCache[[]byte](cachedBlobs)}
 }
 
 // Stat gives the entry of a path: absolute, or relative to the only protected

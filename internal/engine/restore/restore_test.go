@@ -133,6 +133,9 @@ func compareOne(t testing.TB, path string, f *File) {
 		}
 	}
 	mode := uint32(i.Mode().Perm())
+	if i.Mode()&os.ModeSticky != 0 {
+		mode |= 0o1000
+	}
 	if i.Mode()&os.ModeSetuid != 0 {
 		mode |= 0o4000
 	}
@@ -155,7 +158,7 @@ func content(f *File) []byte {
 	return out
 }
 
-func files(t testing.TB, w *World, o restore.Options) (*restore.Report, error) {
+func restoreAll(t testing.TB, w *World, o restore.Options) (*restore.Report, error) {
 	t.Helper()
 	return restore.Files(context.Background(), w.Vault, latest(t, w), o)
 }
@@ -165,7 +168,7 @@ func TestEverythingComesBack(t *testing.T) {
 		w, want := New(t), mixed(1)
 		w.Snapshot("/home/me", want, sizes)
 		dir := filepath.Join(t.TempDir(), "new")
-		r, err := files(t, w, restore.Options{To: dir})
+		r, err := restoreAll(t, w, restore.Options{To: dir})
 		if err != nil || r.Warnings != 0 || r.Failed != 0 {
 			t.Fatalf("%+v: %v", r, err)
 		}
@@ -189,14 +192,14 @@ func TestPathsGoWhereTheyAreExpected(t *testing.T) {
 		{"/home/me", "me/a/f3"}, {"/home", "home/me/a/f3"}, {"/", "home/me/a/f3"}, {"", "a/f3"},
 	} {
 		dir := t.TempDir()
-		if _, err := files(t, w, restore.Options{To: dir, Path: c.path}); err != nil {
+		if _, err := restoreAll(t, w, restore.Options{To: dir, Path: c.path}); err != nil {
 			t.Fatalf("%q: %v", c.path, err)
 		}
 		if _, err := os.Lstat(filepath.Join(dir, c.at)); err != nil {
 			t.Errorf("%q: %v", c.path, err)
 		}
 	}
-	_, err := files(t, w, restore.Options{To: t.TempDir(), Path: "a/nosuch"})
+	_, err := restoreAll(t, w, restore.Options{To: t.TempDir(), Path: "a/nosuch"})
 	if !errors.Is(err, tripod.NotFound) || !strings.Contains(tripod.HintOf(err), "tripod find nosuch") {
 		t.Errorf("missing path: %v, hint %q", err, tripod.HintOf(err))
 	}
@@ -207,7 +210,7 @@ func TestSeveralPathsKeepTheirStructure(t *testing.T) {
 	all := append(Parents("etc/x"), Dir("home"), Text("etc/x", "1"), Dir("home/me"), Text("home/me/y", "2"))
 	w.Commit("two", tripod.Files, w.Tree(all, TinySizes()), snapshot.Label{Host: "h", Paths: []string{"/etc", "/home/me"}})
 	dir := t.TempDir()
-	if _, err := files(t, w, restore.Options{To: dir}); err != nil {
+	if _, err := restoreAll(t, w, restore.Options{To: dir}); err != nil {
 		t.Fatal(err)
 	}
 	for at, want := range map[string]string{"etc/x": "1", "home/me/y": "2"} {
@@ -221,7 +224,7 @@ func TestOneProtectedFile(t *testing.T) {
 	w := New(t)
 	w.Snapshot("/home/me/doc.txt", append(Parents("home/me/doc.txt"), Text("home/me/doc.txt", "hello")), TinySizes())
 	dir := t.TempDir()
-	if _, err := files(t, w, restore.Options{To: dir}); err != nil {
+	if _, err := restoreAll(t, w, restore.Options{To: dir}); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := os.ReadFile(filepath.Join(dir, "doc.txt")); string(got) != "hello" {
@@ -234,7 +237,7 @@ func TestOverwriteRules(t *testing.T) {
 	w.Snapshot("/home/me", want, Sizes{Inline: 8, Bundled: 64, Bundle: 200, Chunk: 128 << 10})
 	spoiled := func(t *testing.T) string {
 		dir := t.TempDir()
-		if _, err := files(t, w, restore.Options{To: dir}); err != nil {
+		if _, err := restoreAll(t, w, restore.Options{To: dir}); err != nil {
 			t.Fatal(err)
 		}
 		for _, name := range []string{"f1", "f4", "a/f11"} {
@@ -249,7 +252,7 @@ func TestOverwriteRules(t *testing.T) {
 	}
 	t.Run("never", func(t *testing.T) {
 		dir := spoiled(t)
-		r, err := files(t, w, restore.Options{To: dir})
+		r, err := restoreAll(t, w, restore.Options{To: dir})
 		if err != nil || r.Files != 1 || r.Conflicts != 61 {
 			t.Fatalf("%+v: %v", r, err)
 		}
@@ -259,7 +262,7 @@ func TestOverwriteRules(t *testing.T) {
 	})
 	t.Run("changed", func(t *testing.T) {
 		dir := spoiled(t)
-		r, err := files(t, w, restore.Options{To: dir, Overwrite: restore.Changed})
+		r, err := restoreAll(t, w, restore.Options{To: dir, Overwrite: restore.Changed})
 		if err != nil || r.Files != 4 || r.Conflicts != 0 || r.Warnings != 0 {
 			t.Fatalf("%+v: %v", r, err)
 		}
@@ -267,7 +270,7 @@ func TestOverwriteRules(t *testing.T) {
 	})
 	t.Run("always", func(t *testing.T) {
 		dir := spoiled(t)
-		r, err := files(t, w, restore.Options{To: dir, Overwrite: restore.Always})
+		r, err := restoreAll(t, w, restore.Options{To: dir, Overwrite: restore.Always})
 		if err != nil || r.Files != 60 {
 			t.Fatalf("%+v: %v", r, err)
 		}
@@ -277,7 +280,7 @@ func TestOverwriteRules(t *testing.T) {
 		dir := spoiled(t)
 		w.Vault.ResetCounts()
 		told := map[restore.Action]int{}
-		r, err := files(t, w, restore.Options{
+		r, err := restoreAll(t, w, restore.Options{
 			To: dir, Overwrite: restore.Changed, DryRun: true, Each: func(_ string, a restore.Action) { told[a]++ },
 		})
 		if err != nil || r.Files != 4 || r.Unchanged != 58 || told[restore.Replace] != 3 {
@@ -287,7 +290,7 @@ func TestOverwriteRules(t *testing.T) {
 			t.Error("a dry run made a file")
 		}
 		missing := filepath.Join(dir, "not/there")
-		if r, err = files(t, w, restore.Options{To: missing, DryRun: true}); err != nil || r.Files != 60 || r.Folders != 5 {
+		if r, err = restoreAll(t, w, restore.Options{To: missing, DryRun: true}); err != nil || r.Files != 60 || r.Folders != 5 {
 			t.Fatalf("%+v: %v", r, err)
 		}
 		if _, err := os.Lstat(missing); err == nil {
@@ -316,7 +319,7 @@ func TestBlocksThatAreRightAreNotReadAgain(t *testing.T) {
 		if err := os.WriteFile(path, append(damaged, "longer"...), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		r, err := files(t, w, restore.Options{To: dir, Overwrite: restore.Changed})
+		r, err := restoreAll(t, w, restore.Options{To: dir, Overwrite: restore.Changed})
 		if err != nil || r.Bytes != chunk || r.Reused != f.Size-chunk {
 			t.Fatalf("%+v: %v", r, err)
 		}

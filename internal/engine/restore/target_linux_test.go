@@ -113,7 +113,7 @@ func TestHostileSnapshotsStayInside(t *testing.T) {
 			w := New(t)
 			raw(w, entries...)
 			dir := filepath.Join(t.TempDir(), "target")
-			r, err := files(t, w, restore.Options{To: dir, Overwrite: rule})
+			r, err := restoreAll(t, w, restore.Options{To: dir, Overwrite: rule})
 			if err == nil && r.Files > 0 {
 				t.Errorf("%s: was restored: %+v", name, r)
 			}
@@ -137,7 +137,7 @@ func TestLinksInTheTargetAreNotFollowed(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		r, err := files(t, w, restore.Options{To: dir, Overwrite: rule})
+		r, err := restoreAll(t, w, restore.Options{To: dir, Overwrite: rule})
 		if err != nil || r.Conflicts < 2 {
 			t.Fatalf("%+v: %v", r, err)
 		}
@@ -199,7 +199,7 @@ func TestFilesInTheWayOfFolders(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "f5"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	r, err := files(t, w, restore.Options{To: dir, Overwrite: restore.Always})
+	r, err := restoreAll(t, w, restore.Options{To: dir, Overwrite: restore.Always})
 	if err != nil || r.Conflicts != 2 || r.Files != 60-24-1 {
 		t.Fatalf("%+v: %v", r, err)
 	}
@@ -235,7 +235,7 @@ func TestMetadata(t *testing.T) {
 	w := New(t)
 	w.Snapshot("/", all, TinySizes())
 	dir := t.TempDir()
-	r, err := files(t, w, restore.Options{To: dir})
+	r, err := restoreAll(t, w, restore.Options{To: dir})
 	if err != nil || r.Warnings != 0 {
 		t.Fatalf("%+v: %v", r, err)
 	}
@@ -288,7 +288,7 @@ func TestOwnersAndDevices(t *testing.T) {
 	w.Snapshot("/", all, TinySizes())
 	for _, numeric := range []bool{false, true} {
 		dir := t.TempDir()
-		if r, err := files(t, w, restore.Options{To: dir, NumericOwner: numeric}); err != nil || r.Warnings != 0 {
+		if r, err := restoreAll(t, w, restore.Options{To: dir, NumericOwner: numeric}); err != nil || r.Warnings != 0 {
 			if r.Failed == 1 && errors.Is(err, tripod.Denied) {
 				t.Skip("not proved: devices, not allowed here")
 			}
@@ -324,7 +324,7 @@ func TestHardLinks(t *testing.T) {
 	w.Snapshot("/", all, TinySizes())
 	dir := t.TempDir()
 	for _, rule := range []restore.Overwrite{restore.Never, restore.Changed, restore.Always} {
-		r, err := files(t, w, restore.Options{To: dir, Overwrite: rule})
+		r, err := restoreAll(t, w, restore.Options{To: dir, Overwrite: rule})
 		if err != nil {
 			t.Fatalf("%+v: %v", r, err)
 		}
@@ -343,7 +343,7 @@ func TestHardLinks(t *testing.T) {
 		}
 	}
 	part := t.TempDir()
-	if _, err := files(t, w, restore.Options{To: part, Path: "/z"}); err != nil {
+	if _, err := restoreAll(t, w, restore.Options{To: part, Path: "/z"}); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := os.ReadFile(filepath.Join(part, "z/three")); err != nil || len(got) != 600 {
@@ -365,7 +365,7 @@ func TestAFullTargetIsNamed(t *testing.T) {
 	_, all := big(1 << 20)
 	all = append(all, Text("d/small", "x"))
 	w.Snapshot("/d", all, DefaultSizes())
-	_, err := files(t, w, restore.Options{To: filepath.Join(dir, "new")})
+	_, err := restoreAll(t, w, restore.Options{To: filepath.Join(dir, "new")})
 	if !errors.Is(err, tripod.Exhausted) || !strings.Contains(err.Error(), dir) || tripod.HintOf(err) == "" {
 		t.Errorf("%v, hint %q", err, tripod.HintOf(err))
 	}
@@ -379,7 +379,7 @@ func TestATornFileIsTold(t *testing.T) {
 	f := Text("d/torn", "x")
 	f.Torn = true
 	w.Snapshot("/d", append(Parents("d/torn"), f), TinySizes())
-	r, err := files(t, w, restore.Options{To: t.TempDir()})
+	r, err := restoreAll(t, w, restore.Options{To: t.TempDir()})
 	if err != nil || r.Warnings != 1 || r.Files != 1 || !strings.Contains(r.Problems[0].Error(), "torn") {
 		t.Fatalf("%+v: %v", r, err)
 	}

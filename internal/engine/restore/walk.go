@@ -271,7 +271,7 @@ func (w *walker) gripped(dir *folder, e *tree.Entry, path string) error {
 	if err != nil {
 		return w.fail(path, durable.Classify(err, "open", path))
 	}
-	defer h.close() //nolint:errcheck // nothing was written through it
+	defer func() { _ = h.close() }()
 	i, err := h.stat()
 	if err == nil && i.kind() != e.Type {
 		err = tripod.Errorf(tripod.Conflict, "%s: was replaced while restoring", path)

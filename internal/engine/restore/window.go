@@ -30,8 +30,8 @@ type piece struct {
 
 // Limits of a window.
 const (
-	windowBytes = 128 << 20 // of content
-	windowFiles = 8192
+	windowBytes = 64 << 20 // of content
+	windowFiles = 4096
 	windowCells = 1 << 16 // pieces
 )
 

@@ -37,6 +37,7 @@ func direct(version string) cli.Env {
 		Stream: func(ctx context.Context, name string, r io.Reader) (source.Stream, error) {
 			return stream.New(ctx, name, r)
 		},
+		Docs: writeDocs,
 	}
 }
 

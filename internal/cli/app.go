@@ -6,43 +6,37 @@ import (
 	"os"
 	"os/signal"
 	"runtime/pprof"
-	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"tripod/internal/cli/terminal"
 	"tripod/internal/core/tripod"
 )
 
 // app is what all commands of one run share.
 type app struct {
+	*terminal.Console
 	env     Env
 	started bool // past the checks of flags and arguments
 
 	vault      string
-	json       bool
-	quiet      bool
 	cpuProfile string
 	memProfile string
 
-	mu       sync.Mutex
-	drawer   drawer // of the run under way, or nil
-	warnings int
-	note     string // what to tell when the run is interrupted
-	profile  *os.File
-	outErr   error // standard output could not be written
-
-	tty        *tty
-	showTyping func() // ends the hiding of what is typed
+	note    string // what to tell when the run is interrupted
+	profile *os.File
 }
 
-func newApp(env Env) *app { return &app{env: env} }
+func newApp(env Env) *app {
+	return &app{Console: &terminal.Console{In: env.In, Out: env.Out, Err: env.Err}, env: env}
+}
 
 func (a *app) globalFlags(root *cobra.Command) {
 	f := root.PersistentFlags()
-	f.BoolVar(&a.json, "json", false, "print results as JSON; progress and errors too, on standard error")
-	f.BoolVarP(&a.quiet, "quiet", "q", false, "print no progress, only results, warnings and errors")
+	f.BoolVar(&a.JSON, "json", false, "print results as JSON; progress and errors too, on standard error")
+	f.BoolVarP(&a.Quiet, "quiet", "q", false, "print no progress, only results, warnings and errors")
 	f.StringVar(&a.cpuProfile, "cpu-profile", "", "write a CPU profile to this file")
 	f.StringVar(&a.memProfile, "mem-profile", "", "write a memory profile to this file")
 	for _, name := range []string{"cpu-profile", "mem-profile"} {
@@ -80,7 +74,7 @@ func (a *app) start(cmd *cobra.Command) error {
 	}
 	f, err := os.Create(a.cpuProfile)
 	if err != nil {
-		return system(err, "CPU profile")
+		return terminal.System(err, "CPU profile")
 	}
 	a.profile = f
 	return pprof.StartCPUProfile(f)
@@ -101,7 +95,7 @@ func (a *app) stopProfiles() error {
 	if a.profile != nil {
 		pprof.StopCPUProfile()
 		if err := a.profile.Close(); err != nil {
-			return system(err, "CPU profile")
+			return terminal.System(err, "CPU profile")
 		}
 	}
 	if a.memProfile == "" {
@@ -109,13 +103,13 @@ func (a *app) stopProfiles() error {
 	}
 	f, err := os.Create(a.memProfile)
 	if err != nil {
-		return system(err, "memory profile")
+		return terminal.System(err, "memory profile")
 	}
 	err = pprof.Lookup("allocs").WriteTo(f, 0)
 	if closeErr := f.Close(); err == nil {
 		err = closeErr
 	}
-	return system(err, "memory profile")
+	return terminal.System(err, "memory profile")
 }
 
 // errInterrupted is how a run ends that a signal has ended.
@@ -136,7 +130,7 @@ func interruptible(parent context.Context, a *app) (context.Context, func()) {
 			case <-signals:
 			}
 			if n > 0 {
-				a.restoreTerminal()
+				a.RestoreTerminal()
 				os.Exit(exitInterrupted)
 			}
 			cancel()

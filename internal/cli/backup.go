@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tripod/internal/cli/terminal"
 	"tripod/internal/core/seal"
 	"tripod/internal/core/tripod"
 	"tripod/internal/engine/backup"
@@ -136,7 +137,7 @@ func (a *app) backup(ctx context.Context, f *backupFlags, paths []string) (err e
 	if !f.dryRun {
 		a.note = "what was stored is kept, and the next backup goes on from there"
 	}
-	if f.stdinName != "" && isTerminal(a.env.In) {
+	if f.stdinName != "" && terminal.IsTerminal(a.In) {
 		return tripod.Errorf(tripod.Invalid, "--stdin-name: nothing is piped in").
 			WithHint("for example: pg_dumpall | tripod backup --stdin-name postgres.sql")
 	}
@@ -160,7 +161,7 @@ func (a *app) backup(ctx context.Context, f *backupFlags, paths []string) (err e
 		Keys: keys, Vault: session, CacheDir: filepath.Join(o.cache, "sources"), Host: hostname(), Tags: f.tags,
 		Program: "tripod " + a.env.Version, Now: time.Now(), DryRun: f.dryRun, Warnings: new(backup.Warnings),
 	})
-	a.stopProgress()
+	a.StopProgress()
 	if err := errors.Join(err, session.Close()); err != nil {
 		return err
 	}
@@ -178,7 +179,7 @@ func (o *opened) backUp(ctx context.Context, f *backupFlags, paths []string, b b
 	if f.compression == "small" {
 		b.Level = seal.Small
 	}
-	b.Progress = a.progress()
+	b.Progress = a.Progress()
 	switch {
 	case f.disk != "":
 		b.Block, _ = blockSize(f.blockSize) // checked with the flags
@@ -191,7 +192,7 @@ func (o *opened) backUp(ctx context.Context, f *backupFlags, paths []string, b b
 		return report, errors.Join(err, disk.Close())
 	case f.stdinName != "":
 		b.Paths = []string{f.stdinName}
-		stream, err := a.env.Stream(ctx, f.stdinName, a.env.In)
+		stream, err := a.env.Stream(ctx, f.stdinName, a.In)
 		if err != nil {
 			return nil, err
 		}
@@ -239,28 +240,28 @@ type backupResult struct {
 }
 
 func (a *app) printBackup(f *backupFlags, r *backup.Report) error {
-	if a.json {
-		return a.result("backup", backupResult{
+	if a.JSON {
+		return a.Result("backup", backupResult{
 			r.ID, f.dryRun, r.Key.Machine.String(), r.Key.Source.String(), r.Key.Seq, r.Files, r.Dirs, r.New, r.Changed, r.Same,
-			r.Bytes, r.Read, r.Stored, a.warnings, r.Took.Seconds(),
+			r.Bytes, r.Read, r.Stored, a.Warnings(), r.Took.Seconds(),
 		})
 	}
-	what := size(r.Bytes)
+	what := terminal.Size(r.Bytes)
 	if f.disk == "" && f.stdinName == "" {
-		what = count(r.Files, "file") + ", " + what
+		what = terminal.Count(r.Files, "file") + ", " + what
 	}
 	details := ""
 	if f.disk == "" && f.stdinName == "" {
-		details = fmt.Sprintf("files and folders: %s new, %s changed, %s unchanged; ", number(r.New), number(r.Changed), number(r.Same))
+		details = fmt.Sprintf("files and folders: %s new, %s changed, %s unchanged; ", terminal.Number(r.New), terminal.Number(r.Changed), terminal.Number(r.Same))
 	}
 	if f.dryRun {
-		a.printf("Would back up %s. Nothing was stored.\n  %sto read %s\n", what, details, size(r.Read))
+		a.Printf("Would back up %s. Nothing was stored.\n  %sto read %s\n", what, details, terminal.Size(r.Read))
 	} else {
-		a.printf("Snapshot %s: %s in %s\n", r.ID, what, duration(r.Took))
-		a.printf("  %sread %s, stored %s\n", details, size(r.Read), size(r.Stored))
+		a.Printf("Snapshot %s: %s in %s\n", r.ID, what, terminal.Duration(r.Took))
+		a.Printf("  %sread %s, stored %s\n", details, terminal.Size(r.Read), terminal.Size(r.Stored))
 	}
-	if a.warnings > 0 {
-		a.tell("Done with %s, see above.", count(int64(a.warnings), "warning"))
+	if n := a.Warnings(); n > 0 {
+		a.Tell("Done with %s, see above.", terminal.Count(int64(n), "warning"))
 	}
 	return nil
 }

@@ -44,6 +44,9 @@ type Env struct {
 	Disk func(path string) (source.Disk, error)
 	// Stream makes a stream of what is piped in.
 	Stream func(ctx context.Context, name string, r io.Reader) (source.Stream, error)
+
+	// Docs writes the reference and the man pages of all commands into a folder.
+	Docs func(root *cobra.Command, dir string) error
 }
 
 // Store is a store that is closed after use.
@@ -82,7 +85,7 @@ func Main(env Env, args []string) int {
 	root := newRoot(a)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
-	a.stopProgress()
+	a.StopProgress()
 	if profileErr := a.stopProfiles(); err == nil {
 		err = profileErr
 	}
@@ -113,8 +116,8 @@ keeps the vault cannot read it.`,
 		DisableAutoGenTag: true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.start(cmd) },
 	}
-	root.SetOut(a.env.Out)
-	root.SetErr(a.env.Err)
+	root.SetOut(a.Out)
+	root.SetErr(a.Err)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageOf(cmd, err) })
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetHelpCommand(&cobra.Command{Hidden: true, Use: "no-help", GroupID: groupOther})
@@ -134,7 +137,7 @@ keeps the vault cannot read it.`,
 	}
 	add(groupDaily, newBackup(a), newSnapshots(a), newLs(a), newFind(a), newDiff(a), newCat(a), newRestore(a), newVerify(a), newForget(a))
 	add(groupVault, newVault(a), newRecovery(a), newStore(a))
-	add(groupOther, newVersion(a), newCompletion(), newExitCodes(a), newDocs())
+	add(groupOther, newVersion(a), newCompletion(), newExitCodes(a), newDocs(a))
 	return root
 }
 

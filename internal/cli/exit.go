@@ -3,13 +3,12 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"io/fs"
-	"strings"
+	"slices"
 
 	"github.com/spf13/cobra"
 
+	"tripod/internal/cli/terminal"
 	"tripod/internal/core/tripod"
-	"tripod/internal/driver/durable"
 )
 
 // Exit codes that stand for more than a kind of error.
@@ -36,10 +35,7 @@ var exits = [...]int{
 }
 
 // meanings says what each exit code means to a user.
-var meanings = []struct {
-	Code int    `json:"code"`
-	Text string `json:"meaning"`
-}{
+var meanings = []ExitCode{
 	{0, "done"},
 	{1, "failed"},
 	{2, "used wrongly: a flag, an argument or an input makes no sense"},
@@ -53,6 +49,15 @@ var meanings = []struct {
 	{10, "not ready: a target is not met (for monitoring)"},
 	{130, "interrupted by a signal"},
 }
+
+// ExitCode is how a command can end.
+type ExitCode struct {
+	Code int    `json:"code"`
+	Text string `json:"meaning"`
+}
+
+// ExitCodes lists all exit codes with their meaning.
+func ExitCodes() []ExitCode { return slices.Clone(meanings) }
 
 // signInError says that a passphrase or recovery code is missing or wrong.
 type signInError struct{ err error }
@@ -87,14 +92,6 @@ func exitCode(err error, warnings int) int {
 	return exits[tripod.Internal]
 }
 
-// system classes an error of the operating system that no driver has classed.
-func system(err error, what string) error {
-	if p, ok := errors.AsType[*fs.PathError](err); ok {
-		return durable.Classify(err, p.Op, p.Path)
-	}
-	return durable.Classify(err, what, "")
-}
-
 type jsonError struct {
 	Type  string        `json:"type"`
 	V     int           `json:"v"`
@@ -111,33 +108,28 @@ type jsonErrorBody struct {
 // finish tells how the command ended and returns its exit code.
 func (a *app) finish(err error) int {
 	if err == nil {
-		err = a.outErr
+		err = a.Failed()
 	}
-	code := exitCode(err, a.warnings)
+	code := exitCode(err, a.Warnings())
 	if err == nil {
 		return code
 	}
-	kind, message, hint := tripod.KindOf(err).Error(), oneLine(err), tripod.HintOf(err)
+	kind, message, hint := tripod.KindOf(err).Error(), terminal.OneLine(err), tripod.HintOf(err)
 	switch code {
 	case exitInterrupted:
 		kind, hint = "interrupted", a.note
 	case exitSignIn:
 		kind = "sign in"
 	}
-	if a.json {
-		a.printJSON(a.env.Err, jsonError{"error", 1, jsonErrorBody{kind, message, hint}, code})
+	if a.JSON {
+		a.PrintJSON(a.Err, jsonError{"error", 1, jsonErrorBody{kind, message, hint}, code})
 		return code
 	}
-	fmt.Fprintf(a.env.Err, "tripod: %s\n", message)
+	fmt.Fprintf(a.Err, "tripod: %s\n", message)
 	if hint != "" {
-		fmt.Fprintf(a.env.Err, "  %s\n", hint)
+		fmt.Fprintf(a.Err, "  %s\n", hint)
 	}
 	return code
-}
-
-// oneLine is the error as one line, also where a joined error has several.
-func oneLine(err error) string {
-	return printable(strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; "))
 }
 
 func newExitCodes(a *app) *cobra.Command {
@@ -147,11 +139,11 @@ func newExitCodes(a *app) *cobra.Command {
 		Example: "  tripod exit-codes",
 		Args:    arguments(0, 0, ""),
 		RunE: func(*cobra.Command, []string) error {
-			if a.json {
-				return a.result("exit-codes", map[string]any{"codes": meanings})
+			if a.JSON {
+				return a.Result("exit-codes", map[string]any{"codes": meanings})
 			}
 			for _, m := range meanings {
-				a.printf("%3d  %s\n", m.Code, m.Text)
+				a.Printf("%3d  %s\n", m.Code, m.Text)
 			}
 			return nil
 		},

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tripod/internal/cli/terminal"
 	"tripod/internal/core/tripod"
 	"tripod/internal/engine/browse"
 	"tripod/internal/engine/catalog"
@@ -54,13 +55,13 @@ func (a *app) find(ctx context.Context, q browse.Query) (err error) {
 	}
 	defer func() { err = errors.Join(err, u.Close()) }()
 	q.Lost = func(s catalog.Snapshot, from string, err error) {
-		a.warn("", fmt.Errorf("snapshot %s could not be searched from /%s on: %w", s.ID, printable(from), err))
+		a.Warn("", fmt.Errorf("snapshot %s could not be searched from /%s on: %w", s.ID, terminal.Printable(from), err))
 	}
 	found, err := browse.New(u, u.company.ID).Find(ctx, u.catalog, q)
 	if err != nil {
 		return err
 	}
-	if a.json {
+	if a.JSON {
 		list := []jsonFound{}
 		for i := range found {
 			j := jsonFound{Path: "/" + found[i].Path, Host: found[i].Host}
@@ -70,11 +71,11 @@ func (a *app) find(ctx context.Context, q browse.Query) (err error) {
 			}
 			list = append(list, j)
 		}
-		return a.result("find", map[string]any{"pattern": q.Pattern, "found": list})
+		return a.Result("find", map[string]any{"pattern": q.Pattern, "found": list})
 	}
 	if len(found) == 0 {
 		return tripod.Errorf(tripod.NotFound, "nothing found for %q", q.Pattern).
-			WithHint("searched %s; * stands for any text: '*%s*'", count(int64(len(u.catalog.Select(q.Filter))), "snapshot"), strings.Trim(q.Pattern, "*"))
+			WithHint("searched %s; * stands for any text: '*%s*'", terminal.Count(int64(len(u.catalog.Select(q.Filter))), "snapshot"), strings.Trim(q.Pattern, "*"))
 	}
 	for i := range found {
 		a.printFound(&found[i])
@@ -83,14 +84,14 @@ func (a *app) find(ctx context.Context, q browse.Query) (err error) {
 }
 
 func (a *app) printFound(f *browse.Found) {
-	a.printf("/%s  (on %s)\n", printable(f.Path), printable(f.Host))
+	a.Printf("/%s  (on %s)\n", terminal.Printable(f.Path), terminal.Printable(f.Host))
 	for i := range f.Versions {
 		v := &f.Versions[i]
 		in := "in " + strings.Join(v.Snapshots, ", ")
 		if n := len(v.Snapshots); n > 3 {
 			in = fmt.Sprintf("in %d snapshots, %s to %s", n, v.Snapshots[0], v.Snapshots[n-1])
 		}
-		a.printf("  %s  %12s  %s\n", when(modified(&v.Entry)), sizeText(&v.Entry), in)
+		a.Printf("  %s  %12s  %s\n", terminal.When(modified(&v.Entry)), sizeText(&v.Entry), in)
 	}
 }
 
@@ -145,21 +146,21 @@ func (a *app) diff(ctx context.Context, args []string) (err error) {
 			return nil
 		}
 		counts[c.Kind]++
-		if a.json {
+		if a.JSON {
 			changes = append(changes, describeChange(&c))
 			return nil
 		}
-		a.printf("%s  /%s\n", sign(c.Kind), printable(c.Path))
-		return a.outErr
+		a.Printf("%s  /%s\n", sign(c.Kind), terminal.Printable(c.Path))
+		return a.Failed()
 	})
 	if err != nil {
 		return err
 	}
-	if a.json {
-		return a.result("diff", map[string]any{"from": from.ID, "to": to.ID, "changes": changes})
+	if a.JSON {
+		return a.Result("diff", map[string]any{"from": from.ID, "to": to.ID, "changes": changes})
 	}
-	a.tell("%s added, %s removed, %s changed, %s with other metadata (%s)", number(counts[browse.Added]), number(counts[browse.Removed]),
-		number(counts[browse.Modified]+counts[browse.Retyped]), number(counts[browse.Metadata]), duration(time.Since(began)))
+	a.Tell("%s added, %s removed, %s changed, %s with other metadata (%s)", terminal.Number(counts[browse.Added]), terminal.Number(counts[browse.Removed]),
+		terminal.Number(counts[browse.Modified]+counts[browse.Retyped]), terminal.Number(counts[browse.Metadata]), terminal.Duration(time.Since(began)))
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tripod/internal/cli/terminal"
 	"tripod/internal/core/tripod"
 	"tripod/internal/engine/catalog"
 )
@@ -50,7 +51,7 @@ func (a *app) forget(ctx context.Context, specs []string, yes bool) (err error) 
 			return err
 		}
 		if until := s.Record.LockUntil; time.Now().Before(until) {
-			return tripod.Errorf(tripod.Denied, "snapshot %s is locked until %s", s.ID, when(until))
+			return tripod.Errorf(tripod.Denied, "snapshot %s is locked until %s", s.ID, terminal.When(until))
 		}
 		if !seen[s.ID] {
 			seen[s.ID] = true
@@ -67,18 +68,18 @@ func (a *app) forget(ctx context.Context, specs []string, yes bool) (err error) 
 }
 
 func (a *app) confirmForget(ctx context.Context, chosen []catalog.Snapshot, yes bool) error {
-	if !yes && a.interactive() {
-		t := a.terminal()
-		t.say("To be forgotten for good:")
+	if !yes && a.Interactive() {
+		t := a.Console
+		t.Say("To be forgotten for good:")
 		for i := range chosen {
 			s := describeSnapshot(&chosen[i])
-			t.say("  %s  %s  %s  %s", s.ID, when(chosen[i].Record.Time), printable(s.Host), printable(strings.Join(s.Paths, " ")))
+			t.Say("  %s  %s  %s  %s", s.ID, terminal.When(chosen[i].Record.Time), terminal.Printable(s.Host), terminal.Printable(strings.Join(s.Paths, " ")))
 		}
 	}
 	if len(chosen) == 1 {
-		return a.confirm(ctx, yes, "Type its id to confirm: ", chosen[0].ID)
+		return a.Confirm(ctx, yes, "Type its id to confirm: ", chosen[0].ID)
 	}
-	return a.confirm(ctx, yes, "Type how many they are to confirm: ", fmt.Sprint(len(chosen)))
+	return a.Confirm(ctx, yes, "Type how many they are to confirm: ", fmt.Sprint(len(chosen)))
 }
 
 // order stores the signed orders.
@@ -98,16 +99,16 @@ func (u *unlocked) order(ctx context.Context, chosen []catalog.Snapshot) error {
 }
 
 func (a *app) printForgotten(chosen []catalog.Snapshot, left int) error {
-	if a.json {
+	if a.JSON {
 		list := []jsonSnapshot{}
 		for i := range chosen {
 			list = append(list, describeSnapshot(&chosen[i]))
 		}
-		return a.result("forget", map[string]any{"forgotten": list, "left": left})
+		return a.Result("forget", map[string]any{"forgotten": list, "left": left})
 	}
 	for _, s := range chosen {
-		a.printf("Forgot snapshot %s of %s.\n", s.ID, when(s.Record.Time))
+		a.Printf("Forgot snapshot %s of %s.\n", s.ID, terminal.When(s.Record.Time))
 	}
-	a.printf("%s left. Space is given back when the vault is collected.\n", count(int64(left), "snapshot"))
+	a.Printf("%s left. Space is given back when the vault is collected.\n", terminal.Count(int64(left), "snapshot"))
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tripod/internal/cli/terminal"
 	"tripod/internal/core/tree"
 	"tripod/internal/core/tripod"
 	"tripod/internal/engine/browse"
@@ -84,21 +85,21 @@ func (a *app) ls(ctx context.Context, f *lsFlags, what string) (err error) {
 		return err
 	}
 	prefix := top.Path()
-	if a.json {
-		a.printf(`{"type":"ls","v":1,"snapshot":%q,"path":%q,"entries":[`, s.ID, "/"+prefix)
+	if a.JSON {
+		a.Printf(`{"type":"ls","v":1,"snapshot":%q,"path":%q,"entries":[`, s.ID, "/"+prefix)
 	}
 	n := 0
 	print := func(e *tree.Entry) error {
 		n++
-		if a.json {
+		if a.JSON {
 			if n > 1 {
-				a.printf(",")
+				a.Printf(",")
 			}
-			a.printJSON(a.env.Out, describeEntry(e))
-			return a.outErr
+			a.PrintJSON(a.Out, describeEntry(e))
+			return a.Failed()
 		}
 		a.printEntry(f, e, prefix)
-		return a.outErr
+		return a.Failed()
 	}
 	if f.recursive && top.Type == tree.Dir {
 		err = b.Walk(ctx, s, path, print)
@@ -111,8 +112,8 @@ func (a *app) ls(ctx context.Context, f *lsFlags, what string) (err error) {
 			}
 		}
 	}
-	if err == nil && a.json {
-		a.printf("]}\n")
+	if err == nil && a.JSON {
+		a.Printf("]}\n")
 	}
 	return err
 }
@@ -136,18 +137,18 @@ func (a *app) printEntry(f *lsFlags, e *tree.Entry, prefix string) {
 	if f.recursive {
 		name = strings.TrimPrefix(strings.TrimPrefix(e.Path(), prefix), "/")
 	}
-	name = printable(name)
+	name = terminal.Printable(name)
 	if e.Type == tree.Dir {
 		name += "/"
 	}
 	if !f.long {
-		a.printf("%s\n", name)
+		a.Printf("%s\n", name)
 		return
 	}
 	if e.Type == tree.Symlink {
-		name += " -> " + printable(e.Link)
+		name += " -> " + terminal.Printable(e.Link)
 	}
-	a.printf("%s %-8s %-8s %12s %s %s\n", modeText(e), owner(e.Owner.User, e.Owner.UID), owner(e.Owner.Group, e.Owner.GID), sizeText(e), when(modified(e)), name)
+	a.Printf("%s %-8s %-8s %12s %s %s\n", modeText(e), owner(e.Owner.User, e.Owner.UID), owner(e.Owner.Group, e.Owner.GID), sizeText(e), terminal.When(modified(e)), name)
 }
 
 func sizeText(e *tree.Entry) string {
@@ -155,14 +156,14 @@ func sizeText(e *tree.Entry) string {
 	case tree.CharDevice, tree.BlockDevice:
 		return fmt.Sprintf("%d, %d", e.Major, e.Minor)
 	case tree.Regular:
-		return number(e.Size)
+		return terminal.Number(e.Size)
 	}
 	return "-"
 }
 
 func owner(name string, id uint32) string {
 	if name != "" {
-		return printable(name)
+		return terminal.Printable(name)
 	}
 	return strconv.FormatUint(uint64(id), 10)
 }
@@ -224,7 +225,7 @@ func newCat(a *app) *cobra.Command {
 }
 
 func (a *app) cat(ctx context.Context, f catalog.Filter, what string) (err error) {
-	if a.json {
+	if a.JSON {
 		return tripod.Errorf(tripod.Invalid, "cat writes the file itself, not JSON")
 	}
 	if _, path := catalog.ParseSpec(what); path == "" {
@@ -235,5 +236,5 @@ func (a *app) cat(ctx context.Context, f catalog.Filter, what string) (err error
 		return err
 	}
 	defer func() { err = errors.Join(err, u.Close()) }()
-	return browse.New(u, u.company.ID).Cat(ctx, s, path, a.env.Out)
+	return browse.New(u, u.company.ID).Cat(ctx, s, path, a.Out)
 }

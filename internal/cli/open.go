@@ -8,6 +8,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"tripod/internal/cli/terminal"
 	"tripod/internal/core/seal"
 	"tripod/internal/core/snapshot"
 	"tripod/internal/core/tripod"
@@ -61,8 +62,8 @@ func (o *opened) openIn(ctx context.Context, caches string) (err error) {
 		return fmt.Errorf("vault %s: %w", o.location, err)
 	}
 	o.cache = cacheOf(caches, o.descriptor.Vault)
-	progress := o.app.progress()
-	defer o.app.stopProgress()
+	progress := o.app.Progress()
+	defer o.app.StopProgress()
 	o.Vault, err = local.Open(ctx, o.store, local.Options{IndexDir: o.cache, Progress: progress})
 	if err != nil {
 		return fmt.Errorf("vault %s: %w", o.location, err)
@@ -81,9 +82,9 @@ func (o *opened) begin(ctx context.Context, what string, m tripod.MachineID) (*l
 	if err != nil {
 		host = "unknown host"
 	}
-	text := fmt.Sprintf("tripod %s on %s (process %d, since %s)", what, host, os.Getpid(), when(time.Now()))
+	text := fmt.Sprintf("tripod %s on %s (process %d, since %s)", what, host, os.Getpid(), terminal.When(time.Now()))
 	return o.Begin(ctx, vault.Holder{Machine: m, Text: text}, func(holder string) {
-		o.app.tell("waiting for another writer: %s", holder)
+		o.app.Tell("waiting for another writer: %s", holder)
 	})
 }
 
@@ -100,7 +101,7 @@ func (o *opened) unlock(ctx context.Context) (*seal.CompanyKeys, error) {
 
 // unlock gives the passphrase too, for those who change it.
 func (a *app) unlock(ctx context.Context, sealed *keyring.Sealed) (*seal.CompanyKeys, string, error) {
-	text, found, err := a.secret(ctx, passphraseVar)
+	text, found, err := a.Secret(ctx, passphraseVar)
 	if err != nil {
 		return nil, "", signIn(err)
 	}
@@ -108,11 +109,11 @@ func (a *app) unlock(ctx context.Context, sealed *keyring.Sealed) (*seal.Company
 		keys, err := sealed.OpenPassphrase(text)
 		return keys, text, signIn(err)
 	}
-	if !a.interactive() {
+	if !a.Interactive() {
 		return nil, "", signIn(tripod.Errorf(tripod.Denied, "this needs the vault's passphrase").WithHint(howToGivePassphrases))
 	}
 	for attempt := 1; ; attempt++ {
-		text, err := a.askSecret(ctx, "Passphrase: ")
+		text, err := a.AskSecret(ctx, "Passphrase: ")
 		if err != nil {
 			return nil, "", err
 		}
@@ -120,21 +121,21 @@ func (a *app) unlock(ctx context.Context, sealed *keyring.Sealed) (*seal.Company
 		if err == nil || !errors.Is(err, tripod.Denied) || attempt == passphraseAttempts {
 			return keys, text, signIn(err)
 		}
-		a.terminal().say("Wrong passphrase, try again.")
+		a.Say("Wrong passphrase, try again.")
 	}
 }
 
 // newPassphrase takes a passphrase that is to become valid, from variable or
 // from the terminal. Where nobody gives one it makes one: made is true then.
 func (a *app) newPassphrase(ctx context.Context, variable string) (text string, made bool, err error) {
-	text, found, err := a.secret(ctx, variable)
+	text, found, err := a.Secret(ctx, variable)
 	if err != nil {
 		return "", false, signIn(err)
 	}
 	if found {
 		return text, false, strongEnough(text)
 	}
-	if a.interactive() && !a.json {
+	if a.Interactive() && !a.JSON {
 		text, err = a.askNewPassphrase(ctx)
 		if text != "" || err != nil {
 			return text, false, err
@@ -146,24 +147,34 @@ func (a *app) newPassphrase(ctx context.Context, variable string) (text string, 
 
 func (a *app) askNewPassphrase(ctx context.Context) (string, error) {
 	for {
-		text, err := a.askSecret(ctx, "New passphrase (leave empty to have a strong one made): ")
+		text, err := a.AskSecret(ctx, "New passphrase (leave empty to have a strong one made): ")
 		if err != nil || text == "" {
 			return "", err
 		}
 		if err := strongEnough(text); err != nil {
-			a.terminal().say("%s\n  %s", err, tripod.HintOf(err))
+			a.Say("%s\n  %s", err, tripod.HintOf(err))
 			continue
 		}
-		again, err := a.askSecret(ctx, "The same again: ")
+		again, err := a.AskSecret(ctx, "The same again: ")
 		if err != nil {
 			return "", err
 		}
 		if again == text {
 			return text, nil
 		}
-		a.terminal().say("The two differ, try again.")
+		a.Say("The two differ, try again.")
 	}
 }
+
+// The environment variables that give secrets; with _FILE or _COMMAND behind
+// them, by a file or a command.
+const (
+	passphraseVar        = "TRIPOD_PASSPHRASE"
+	newPassphraseVar     = "TRIPOD_NEW_PASSPHRASE"
+	recoveryVar          = "TRIPOD_RECOVERY_CODE"
+	passphraseAttempts   = 3
+	howToGivePassphrases = "set TRIPOD_PASSPHRASE_FILE, TRIPOD_PASSPHRASE_COMMAND or TRIPOD_PASSPHRASE, or run it on a terminal"
+)
 
 const minPassphrase = 8 // characters
 
@@ -185,7 +196,7 @@ func (o *opened) machine(ctx context.Context) (*seal.MachineKeys, error) {
 	}
 	if exposed {
 		name := keyring.MachineFile(o.config, o.descriptor.Company)
-		o.app.warn("", tripod.Errorf(tripod.Denied, "the keys of this machine can be read by other users: %s", name).
+		o.app.Warn("", tripod.Errorf(tripod.Denied, "the keys of this machine can be read by other users: %s", name).
 			WithHint("chmod 600 %s", name))
 	}
 	if err := keyring.Pinned(o.descriptor, &m.Company); err != nil {
@@ -225,7 +236,7 @@ func (o *opened) machineOrEnrol(ctx context.Context) (*seal.MachineKeys, error) 
 	if !errors.Is(err, tripod.NotFound) {
 		return m, err
 	}
-	o.app.tell("This machine has no keys for this vault yet: the passphrase is needed once, to enrol it.")
+	o.app.Tell("This machine has no keys for this vault yet: the passphrase is needed once, to enrol it.")
 	company, err := o.unlock(ctx)
 	if err != nil {
 		return nil, err
@@ -244,7 +255,7 @@ func (o *opened) watch(ctx context.Context, prefix string) error {
 	name := headsFile(o.config, o.descriptor.Vault)
 	seen, err := keyring.ReadHeads(name)
 	if err != nil {
-		o.app.warn("", err)
+		o.app.Warn("", err)
 		seen = keyring.Heads{}
 	}
 	relevant := keyring.Heads{}
@@ -258,11 +269,11 @@ func (o *opened) watch(ctx context.Context, prefix string) error {
 		return err
 	}
 	for _, p := range problems {
-		o.app.warn("", p)
+		o.app.Warn("", p)
 	}
 	if seen.Merge(now) {
 		if err := seen.Write(name); err != nil {
-			o.app.warn("", fmt.Errorf("what this machine has seen of the vault could not be kept: %w", err))
+			o.app.Warn("", fmt.Errorf("what this machine has seen of the vault could not be kept: %w", err))
 		}
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tripod/internal/cli/terminal"
 	"tripod/internal/core/seal"
 	"tripod/internal/core/tripod"
 	"tripod/internal/engine/keyring"
@@ -60,19 +61,19 @@ func (a *app) unlockByCode(ctx context.Context, sealed *keyring.Sealed) (*seal.C
 		keys, err := sealed.OpenCode(code)
 		return keys, code, signIn(err)
 	}
-	text, found, err := a.secret(ctx, recoveryVar)
+	text, found, err := a.Secret(ctx, recoveryVar)
 	if err != nil {
 		return nil, seal.RecoveryCode{}, signIn(err)
 	}
 	if found {
 		return open(text)
 	}
-	if !a.interactive() {
+	if !a.Interactive() {
 		return nil, seal.RecoveryCode{}, signIn(tripod.Errorf(tripod.Denied, "this needs the vault's recovery code").
 			WithHint("set TRIPOD_RECOVERY_CODE_FILE, or run it on a terminal"))
 	}
 	for attempt := 1; ; attempt++ {
-		text, err := a.ask(ctx, "Recovery code: ")
+		text, err := a.Ask(ctx, "Recovery code: ")
 		if err != nil {
 			return nil, seal.RecoveryCode{}, err
 		}
@@ -80,6 +81,6 @@ func (a *app) unlockByCode(ctx context.Context, sealed *keyring.Sealed) (*seal.C
 		if err == nil || attempt == passphraseAttempts {
 			return keys, code, err
 		}
-		a.terminal().say("%s\n  %s", oneLine(err), tripod.HintOf(err))
+		a.Say("%s\n  %s", terminal.OneLine(err), tripod.HintOf(err))
 	}
 }

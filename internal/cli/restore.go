@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tripod/internal/cli/terminal"
 	"tripod/internal/core/tripod"
 	"tripod/internal/engine/catalog"
 	"tripod/internal/engine/restore"
@@ -104,9 +105,9 @@ func (a *app) restore(ctx context.Context, f *restoreFlags, what string) (err er
 	if err := f.checkTarget(&s, a); err != nil {
 		return err
 	}
-	o := restore.Options{Path: path, To: f.to, DryRun: f.dryRun, NumericOwner: f.numericOwner, Progress: a.progress()}
+	o := restore.Options{Path: path, To: f.to, DryRun: f.dryRun, NumericOwner: f.numericOwner, Progress: a.Progress()}
 	o.Overwrite, _ = overwriteRule(f.overwrite) // checked with the flags
-	if f.dryRun && !a.json && !a.quiet {
+	if f.dryRun && !a.JSON && !a.Quiet {
 		o.Each = func(path string, what restore.Action) { a.eachRestored(path, what) }
 	}
 	began := time.Now()
@@ -119,7 +120,7 @@ func (a *app) restore(ctx context.Context, f *restoreFlags, what string) (err er
 	default:
 		report, err = restore.Files(ctx, u, s, o)
 	}
-	a.stopProgress()
+	a.StopProgress()
 	if report == nil || errors.Is(err, context.Canceled) {
 		return err
 	}
@@ -128,9 +129,7 @@ func (a *app) restore(ctx context.Context, f *restoreFlags, what string) (err er
 
 // eachRestored lists what a dry run would do.
 func (a *app) eachRestored(path string, what restore.Action) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.printf("%-8s %s\n", what, printable(path))
+	a.Printf("%-8s %s\n", what, terminal.Printable(path))
 }
 
 type restoreResult struct {
@@ -154,30 +153,30 @@ func (a *app) printRestore(f *restoreFlags, s *catalog.Snapshot, r *restore.Repo
 	if f.to == stdout {
 		return nil // the stream is all that belongs there
 	}
-	if a.json {
-		return a.result("restore", restoreResult{
+	if a.JSON {
+		return a.Result("restore", restoreResult{
 			s.ID, absolute(f.to), f.dryRun, r.Files, r.Folders, r.Others, r.Bytes, r.Reused, r.Unchanged, r.Conflicts, r.Failed,
 			append([]string{}, r.Damaged...), r.Warnings, took.Seconds(),
 		})
 	}
-	what := size(r.Bytes)
+	what := terminal.Size(r.Bytes)
 	if s.Record.Type == tripod.Files {
-		what = count(r.Files, "file") + ", " + what
+		what = terminal.Count(r.Files, "file") + ", " + what
 	}
 	if f.dryRun {
-		a.printf("Would restore %s of snapshot %s to %s. Nothing was changed.\n", what, s.ID, printable(absolute(f.to)))
+		a.Printf("Would restore %s of snapshot %s to %s. Nothing was changed.\n", what, s.ID, terminal.Printable(absolute(f.to)))
 	} else {
-		a.printf("Restored %s of snapshot %s to %s in %s\n", what, s.ID, printable(absolute(f.to)), duration(took))
+		a.Printf("Restored %s of snapshot %s to %s in %s\n", what, s.ID, terminal.Printable(absolute(f.to)), terminal.Duration(took))
 	}
 	if r.Unchanged > 0 {
-		a.printf("  %s right already\n", count(r.Unchanged, "file")+plural(int(r.Unchanged), " was", " were"))
+		a.Printf("  %s right already\n", terminal.Count(r.Unchanged, "file")+terminal.Plural(int(r.Unchanged), " was", " were"))
 	}
 	if r.Conflicts > 0 {
-		a.printf("  %s in the way and kept as %s; --overwrite changed or always replaces files\n", count(r.Conflicts, "file")+plural(int(r.Conflicts), " was", " were"),
-			plural(int(r.Conflicts), "it is", "they are"))
+		a.Printf("  %s in the way and kept as %s; --overwrite changed or always replaces files\n", terminal.Count(r.Conflicts, "file")+terminal.Plural(int(r.Conflicts), " was", " were"),
+			terminal.Plural(int(r.Conflicts), "it is", "they are"))
 	}
 	if r.Failed > 0 {
-		a.printf("  %s could not be restored, see above\n", count(r.Failed, "file"))
+		a.Printf("  %s could not be restored, see above\n", terminal.Count(r.Failed, "file"))
 	}
 	return nil
 }

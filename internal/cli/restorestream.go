@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"tripod/internal/cli/terminal"
 	"tripod/internal/core/tripod"
 	"tripod/internal/engine/catalog"
 	"tripod/internal/engine/restore"
@@ -23,7 +24,7 @@ func (u *unlocked) restoreStream(ctx context.Context, s catalog.Snapshot, o rest
 		if o.DryRun {
 			return restore.Stream(ctx, u, s, o, io.Discard)
 		}
-		return restore.Stream(ctx, u, s, o, u.app.env.Out)
+		return restore.Stream(ctx, u, s, o, u.app.Out)
 	}
 	target := o.To
 	if info, err := os.Stat(target); err == nil && info.IsDir() {
@@ -38,17 +39,17 @@ func (u *unlocked) restoreStream(ctx context.Context, s catalog.Snapshot, o rest
 	partial := target + ".partial"
 	file, err := os.OpenFile(partial, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
-		return nil, system(err, "make file")
+		return nil, terminal.System(err, "make file")
 	}
 	report, err := restore.Stream(ctx, u, s, o, file)
 	if err == nil {
-		err = system(file.Sync(), "write "+partial)
+		err = terminal.System(file.Sync(), "write "+partial)
 	}
 	if closeErr := file.Close(); err == nil {
-		err = system(closeErr, "write "+partial)
+		err = terminal.System(closeErr, "write "+partial)
 	}
 	if err == nil {
-		err = system(os.Rename(partial, target), "rename "+partial)
+		err = terminal.System(os.Rename(partial, target), "rename "+partial)
 	}
 	if err == nil && report != nil {
 		report.Files = 1
@@ -76,9 +77,9 @@ func (f *restoreFlags) checkTarget(s *catalog.Snapshot, a *app) error {
 	case s.Record.Type != tripod.Stream:
 		return tripod.Errorf(tripod.Invalid, "--to -: only a stream goes to standard output").
 			WithHint("for one file: tripod cat %s:PATH", s.ID)
-	case a.json:
+	case a.JSON:
 		return tripod.Errorf(tripod.Invalid, "--to - and --json both want standard output")
-	case isTerminal(a.env.Out):
+	case terminal.IsTerminal(a.Out):
 		return tripod.Errorf(tripod.Invalid, "--to -: standard output is a terminal").WithHint("send it to a file or a program: ... --to - | psql")
 	}
 	return nil

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tripod/internal/cli/terminal"
 	"tripod/internal/core/seal"
 	"tripod/internal/core/tripod"
 	"tripod/internal/engine/blobs"
@@ -52,7 +53,7 @@ func (o *opened) openLog(ctx context.Context) (*unlocked, error) {
 		return nil, err
 	}
 	for _, p := range c.Problems() {
-		o.app.warn(p.Document, p.Err)
+		o.app.Warn(p.Document, p.Err)
 	}
 	if err := o.watch(ctx, vault.RecordPrefix); err != nil {
 		return nil, err
@@ -137,29 +138,29 @@ func (a *app) snapshots(ctx context.Context, f catalog.Filter) (err error) {
 	for i := range found {
 		list = append(list, describeSnapshot(&found[i]))
 	}
-	if a.json {
-		return a.result("snapshots", map[string]any{"snapshots": list})
+	if a.JSON {
+		return a.Result("snapshots", map[string]any{"snapshots": list})
 	}
 	if len(list) == 0 {
 		if len(u.catalog.Snapshots()) == 0 {
-			a.tell("The vault holds no snapshots yet.")
+			a.Tell("The vault holds no snapshots yet.")
 		} else {
-			a.tell("No snapshot fits; the vault holds %d.", len(u.catalog.Snapshots()))
+			a.Tell("No snapshot fits; the vault holds %d.", len(u.catalog.Snapshots()))
 		}
 		return nil
 	}
 	rows := [][]string{{"ID", "TIME", "HOST", "TYPE", "FILES", "SIZE", "TAGS", "PATHS"}}
 	for i, s := range list {
-		files := number(s.Files)
+		files := terminal.Number(s.Files)
 		if found[i].Record.Type != tripod.Files {
 			files = "-"
 		}
 		rows = append(rows, []string{
-			s.ID, when(found[i].Record.Time), printable(s.Host), s.Type, files, size(s.Bytes), printable(orDash(strings.Join(s.Tags, ","))),
-			printable(strings.Join(s.Paths, " ")),
+			s.ID, terminal.When(found[i].Record.Time), terminal.Printable(s.Host), s.Type, files, terminal.Size(s.Bytes), terminal.Printable(orDash(strings.Join(s.Tags, ","))),
+			terminal.Printable(strings.Join(s.Paths, " ")),
 		})
 	}
-	a.table(rows)
+	a.Table(rows)
 	return nil
 }
 
@@ -177,8 +178,8 @@ func (a *app) completeSnapshots(cmd *cobra.Command, args []string, _ string) ([]
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	silent := newApp(a.env)
-	silent.vault, silent.quiet = a.vault, true
-	silent.env.In, silent.env.Err = nil, nil // nobody is asked or told
+	silent.vault, silent.Quiet = a.vault, true
+	silent.In, silent.Err = nil, nil // nobody is asked or told
 	u, err := silent.read(cmd.Context())
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
@@ -186,7 +187,7 @@ func (a *app) completeSnapshots(cmd *cobra.Command, args []string, _ string) ([]
 	defer u.Close()
 	names := []string{"latest\tthe newest snapshot"}
 	for _, s := range u.catalog.Snapshots() {
-		names = append(names, s.ID+"\t"+when(s.Record.Time)+" "+printable(s.Label.Host+" "+strings.Join(s.Label.Paths, " ")))
+		names = append(names, s.ID+"\t"+terminal.When(s.Record.Time)+" "+terminal.Printable(s.Label.Host+" "+strings.Join(s.Label.Paths, " ")))
 	}
 	return names, cobra.ShellCompDirectiveNoFileComp
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 
 	"github.com/spf13/cobra"
+
+	"tripod/internal/cli/terminal"
 )
 
 func newStore(a *app) *cobra.Command {
@@ -39,27 +41,27 @@ func (a *app) storeCheck(ctx context.Context, location string) error {
 		case !c.OK:
 			j.State = "broken"
 			if c.Err != nil {
-				j.Error = oneLine(c.Err)
+				j.Error = terminal.OneLine(c.Err)
 			}
 		default:
 			kept++
 		}
 		checks = append(checks, j)
-		if a.json {
+		if a.JSON {
 			return
 		}
-		a.printf("%-12s %s\n", j.State, j.Name)
+		a.Printf("%-12s %s\n", j.State, j.Name)
 		if j.Error != "" {
-			a.printf("%-12s %s\n", "", j.Error)
+			a.Printf("%-12s %s\n", "", j.Error)
 		}
 	})
-	if a.json && len(checks) > 0 {
-		if jsonErr := a.result("store-check", map[string]any{"store": absolute(location), "good": err == nil, "checks": checks}); jsonErr != nil {
+	if a.JSON && len(checks) > 0 {
+		if jsonErr := a.Result("store-check", map[string]any{"store": absolute(location), "good": err == nil, "checks": checks}); jsonErr != nil {
 			return jsonErr
 		}
 	}
-	if err == nil && !a.json {
-		a.printf("%s keeps all %d promises that a vault needs.\n", printable(absolute(location)), kept)
+	if err == nil && !a.JSON {
+		a.Printf("%s keeps all %d promises that a vault needs.\n", terminal.Printable(absolute(location)), kept)
 	}
 	return err
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tripod/internal/cli/terminal"
 	"tripod/internal/core/seal"
 	"tripod/internal/core/snapshot"
 	"tripod/internal/core/tripod"
@@ -89,7 +90,7 @@ func (a *app) vaultInit(ctx context.Context, yes bool) error {
 	}
 	// On a terminal the kit comes first: who gives up before it is confirmed
 	// leaves no vault behind that nobody can open.
-	first := isTerminal(a.env.In) && a.interactive() && !a.json && !yes
+	first := terminal.IsTerminal(a.In) && a.Interactive() && !a.JSON && !yes
 	if first {
 		a.printKit(&r, now)
 		if err := a.confirmCode(ctx, r.Code); err != nil {
@@ -102,14 +103,14 @@ func (a *app) vaultInit(ctx context.Context, yes bool) error {
 		return err
 	}
 	r.Machine = machine.Machine.String()
-	if a.json {
-		return a.result("vault-init", r)
+	if a.JSON {
+		return a.Result("vault-init", r)
 	}
 	if !first {
 		a.printKit(&r, now)
-		a.tell("The recovery code was not confirmed: make sure that you have it before you close this window.")
+		a.Tell("The recovery code was not confirmed: make sure that you have it before you close this window.")
 	}
-	a.tell("Made the vault %s. This machine can back up to it now:\n  tripod backup --vault %s PATH", r.Vault, quoted(location))
+	a.Tell("Made the vault %s. This machine can back up to it now:\n  tripod backup --vault %s PATH", r.Vault, terminal.Quoted(location))
 	return nil
 }
 
@@ -120,7 +121,7 @@ func (a *app) vacant(ctx context.Context, location string) error {
 		return nil
 	}
 	if err != nil {
-		return system(err, "read directory")
+		return terminal.System(err, "read directory")
 	}
 	foreign := ""
 	for _, e := range entries {
@@ -140,7 +141,7 @@ func (a *app) vacant(ctx context.Context, location string) error {
 	if _, err := local.Describe(ctx, store); err == nil {
 		return errVaultExists(location)
 	}
-	return tripod.Errorf(tripod.Exists, "%s is not empty: it holds %s", location, printable(foreign)).
+	return tripod.Errorf(tripod.Exists, "%s is not empty: it holds %s", location, terminal.Printable(foreign)).
 		WithHint("give a new or an empty directory")
 }
 
@@ -176,7 +177,7 @@ func (a *app) createVault(ctx context.Context, location string, keys *keyring.Ma
 }
 
 func (a *app) printKit(r *initResult, now time.Time) {
-	a.printf(`
+	a.Printf(`
 RECOVERY KIT OF A TRIPOD VAULT
 
   Vault     %s
@@ -195,9 +196,9 @@ RECOVERY KIT OF A TRIPOD VAULT
 
       tripod recovery open --vault %s
 
-`, printable(r.Vault), r.Company, when(now), r.Code, quoted(r.Vault))
+`, terminal.Printable(r.Vault), r.Company, terminal.When(now), r.Code, terminal.Quoted(r.Vault))
 	if r.Passphrase != "" {
-		a.printf("  Passphrase, made for you and shown this once:\n\n      %s\n\n", r.Passphrase)
+		a.Printf("  Passphrase, made for you and shown this once:\n\n      %s\n\n", r.Passphrase)
 	}
 }
 
@@ -206,14 +207,14 @@ func (a *app) confirmCode(ctx context.Context, code string) error {
 	groups := strings.Split(code, "-")
 	want := strings.Join(groups[len(groups)-2:], "")
 	for {
-		got, err := a.ask(ctx, "When you have it, type the last two groups of the recovery code: ")
+		got, err := a.Ask(ctx, "When you have it, type the last two groups of the recovery code: ")
 		if err != nil {
 			return fmt.Errorf("recovery code not confirmed, no vault was made: %w", err)
 		}
 		if strings.EqualFold(strings.NewReplacer("-", "", " ", "").Replace(got), want) {
 			return nil
 		}
-		a.terminal().say("That is not the end of the code.")
+		a.Say("That is not the end of the code.")
 	}
 }
 
@@ -223,17 +224,6 @@ func absolute(location string) string {
 		return abs
 	}
 	return location
-}
-
-// quoted is a word for a shell's command line.
-func quoted(word string) string {
-	plain := func(r rune) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+:@%,=\\", r) || r > 127
-	}
-	if word != "" && strings.IndexFunc(word, func(r rune) bool { return !plain(r) }) < 0 {
-		return word
-	}
-	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
 func newVaultInfo(a *app) *cobra.Command {
@@ -284,21 +274,21 @@ func (a *app) vaultInfo(ctx context.Context) (err error) {
 		absolute(o.location), hex.EncodeToString(d.Vault[:]), d.Company.String(), d.Created.UTC().Format(time.RFC3339), snapshot.Version,
 		stats.Records - stats.Forgotten, stats.Forgotten, machines, stats.Blobs, stats.Packs, stats.PackBytes, machineErr == nil,
 	}
-	if a.json {
-		return a.result("vault-info", r)
+	if a.JSON {
+		return a.Result("vault-info", r)
 	}
 	enrolled := "yes: it can back up without the passphrase"
 	if !r.Enrolled {
 		enrolled = "no: its first backup asks for the passphrase"
 	}
-	a.table([][]string{
-		{"Vault", printable(r.Vault)},
+	a.Table([][]string{
+		{"Vault", terminal.Printable(r.Vault)},
 		{"Vault id", r.VaultID},
 		{"Company", r.Company},
-		{"Made", when(d.Created)},
-		{"Snapshots", fmt.Sprintf("%s (and %s forgotten)", number(r.Snapshots), number(r.Forgotten))},
-		{"Machines", number(int64(r.Machines))},
-		{"Stored", fmt.Sprintf("%s in %s of %s", size(r.Stored), count(r.Blobs, "blob"), count(r.Packs, "pack"))},
+		{"Made", terminal.When(d.Created)},
+		{"Snapshots", fmt.Sprintf("%s (and %s forgotten)", terminal.Number(r.Snapshots), terminal.Number(r.Forgotten))},
+		{"Machines", terminal.Number(int64(r.Machines))},
+		{"Stored", fmt.Sprintf("%s in %s of %s", terminal.Size(r.Stored), terminal.Count(r.Blobs, "blob"), terminal.Count(r.Packs, "pack"))},
 		{"This machine enrolled", enrolled},
 	})
 	return nil
@@ -374,15 +364,15 @@ func (o *opened) changePassphrase(ctx context.Context, sealed *keyring.Sealed, h
 	if made {
 		r.Passphrase = passphrase
 	}
-	if a.json {
-		return a.result("vault-passphrase", r)
+	if a.JSON {
+		return a.Result("vault-passphrase", r)
 	}
 	if made {
-		a.printf("New passphrase, made for you and shown this once:\n\n    %s\n\n", passphrase)
+		a.Printf("New passphrase, made for you and shown this once:\n\n    %s\n\n", passphrase)
 	}
-	a.tell("The passphrase is changed. The recovery code still opens the vault.")
+	a.Tell("The passphrase is changed. The recovery code still opens the vault.")
 	if r.Machine != "" {
-		a.tell("This machine is enrolled: it can back up without the passphrase.")
+		a.Tell("This machine is enrolled: it can back up without the passphrase.")
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tripod/internal/cli/terminal"
 	"tripod/internal/core/tripod"
 	"tripod/internal/engine/catalog"
 	"tripod/internal/engine/verify"
@@ -64,10 +65,10 @@ func (a *app) verify(ctx context.Context, f *verifyFlags, specs []string) (err e
 		return err
 	}
 	if len(chosen) == 0 && len(u.catalog.Problems()) == 0 {
-		if a.json {
+		if a.JSON {
 			return a.printVerify(f, &verify.Report{}, 0)
 		}
-		a.printf("The vault holds no snapshots: there is nothing to verify.\n")
+		a.Printf("The vault holds no snapshots: there is nothing to verify.\n")
 		return nil
 	}
 	if f.seed == 0 && f.sample < 100 {
@@ -76,8 +77,8 @@ func (a *app) verify(ctx context.Context, f *verifyFlags, specs []string) (err e
 		f.seed = binary.LittleEndian.Uint64(b[:]) >> 32
 	}
 	began := time.Now()
-	report, err := verify.Run(ctx, u, u.catalog, verify.Options{Sample: f.sample, Seed: f.seed, Snapshots: chosen, Progress: a.progress()})
-	a.stopProgress()
+	report, err := verify.Run(ctx, u, u.catalog, verify.Options{Sample: f.sample, Seed: f.seed, Snapshots: chosen, Progress: a.Progress()})
+	a.StopProgress()
 	if ctx.Err() != nil {
 		return err
 	}
@@ -128,7 +129,7 @@ type verifyFile struct {
 
 func (a *app) printVerify(f *verifyFlags, r *verify.Report, took time.Duration) error {
 	good := r.Missing == 0 && r.Damaged == 0 && len(r.Files) == 0 && len(r.Problems) == 0
-	if a.json {
+	if a.JSON {
 		j := verifyResult{
 			good, r.Snapshots, r.Nodes, r.Data, r.Skipped, r.Bytes, r.Missing, r.Damaged,
 			[]verifyFile{},
@@ -137,26 +138,26 @@ func (a *app) printVerify(f *verifyFlags, r *verify.Report, took time.Duration) 
 			took.Seconds(),
 		}
 		for _, file := range r.Files {
-			j.Files = append(j.Files, verifyFile{file.Path, file.Snapshots, oneLine(file.Err)})
+			j.Files = append(j.Files, verifyFile{file.Path, file.Snapshots, terminal.OneLine(file.Err)})
 		}
 		for _, p := range r.Problems {
-			j.Problems = append(j.Problems, p.Document+": "+oneLine(p.Err))
+			j.Problems = append(j.Problems, p.Document+": "+terminal.OneLine(p.Err))
 		}
-		return a.result("verify", j)
+		return a.Result("verify", j)
 	}
 	for _, file := range r.Files {
-		a.printf("damaged: %s in snapshot%s %s\n  %s\n", printable(file.Path), plural(len(file.Snapshots), "", "s"),
-			strings.Join(file.Snapshots, ", "), oneLine(file.Err))
+		a.Printf("damaged: %s in snapshot%s %s\n  %s\n", terminal.Printable(file.Path), terminal.Plural(len(file.Snapshots), "", "s"),
+			strings.Join(file.Snapshots, ", "), terminal.OneLine(file.Err))
 	}
 	if r.Truncated {
-		a.printf("... and more.\n")
+		a.Printf("... and more.\n")
 	}
-	a.printf("Read %s in %s of %s, %s, in %s.\n", size(r.Bytes), count(r.Data+r.Nodes, "blob"), count(r.Snapshots, "snapshot"), a.part(f, r), duration(took))
+	a.Printf("Read %s in %s of %s, %s, in %s.\n", terminal.Size(r.Bytes), terminal.Count(r.Data+r.Nodes, "blob"), terminal.Count(r.Snapshots, "snapshot"), a.part(f, r), terminal.Duration(took))
 	if good {
-		a.printf("All that was read is good.\n")
+		a.Printf("All that was read is good.\n")
 		return nil
 	}
-	a.printf("%s damaged, %s missing; %s cannot be restored whole.\n", count(r.Damaged, "blob"), number(r.Missing), count(int64(len(r.Files)), "file"))
+	a.Printf("%s damaged, %s missing; %s cannot be restored whole.\n", terminal.Count(r.Damaged, "blob"), terminal.Number(r.Missing), terminal.Count(int64(len(r.Files)), "file"))
 	return nil
 }
 
@@ -164,5 +165,5 @@ func (a *app) part(f *verifyFlags, r *verify.Report) string {
 	if f.sample >= 100 {
 		return "all of the data"
 	}
-	return "a sample of " + number(r.Data) + " of " + number(r.Data+r.Skipped) + " data blobs (--seed " + strconv.FormatUint(f.seed, 10) + ")"
+	return "a sample of " + terminal.Number(r.Data) + " of " + terminal.Number(r.Data+r.Skipped) + " data blobs (--seed " + strconv.FormatUint(f.seed, 10) + ")"
 }

@@ -15,15 +15,27 @@ func newVersion(a *app) *cobra.Command {
 		Example: "  tripod version",
 		Args:    arguments(0, 0, ""),
 		RunE: func(*cobra.Command, []string) error {
-			if a.json {
-				return a.result("version", map[string]any{
+			if a.JSON {
+				return a.Result("version", map[string]any{
 					"version": a.env.Version, "format": snapshot.Version, "go": runtime.Version(),
 					"system": runtime.GOOS + "/" + runtime.GOARCH,
 				})
 			}
-			a.printf("tripod %s (vault format %d, %s, %s/%s)\n", a.env.Version, snapshot.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			a.Printf("tripod %s (vault format %d, %s, %s/%s)\n", a.env.Version, snapshot.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			return nil
 		},
+	}
+}
+
+// newDocs is hidden: the build uses it.
+func newDocs(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:     "docs DIR",
+		Short:   "Write the reference (DIR/reference) and the man pages (DIR/man)",
+		Example: "  tripod docs docs",
+		Hidden:  true,
+		Args:    arguments(1, 1, "one directory"),
+		RunE:    func(cmd *cobra.Command, args []string) error { return a.env.Docs(cmd.Root(), args[0]) },
 	}
 }
 

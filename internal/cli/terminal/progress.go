@@ -1,4 +1,4 @@
-package cli
+package terminal
 
 import (
 	"fmt"
@@ -23,39 +23,39 @@ type drawer interface {
 	stop()
 }
 
-// progress starts showing a run and gives what the run tells its events to. It
+// Progress starts showing a run and gives what the run tells its events to. It
 // ends with stopProgress.
-func (a *app) progress() run.Progress {
-	a.stopProgress()
-	a.mu.Lock()
-	defer a.mu.Unlock()
+func (c *Console) Progress() run.Progress {
+	c.StopProgress()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	switch {
-	case a.json && a.quiet, a.quiet:
-		a.drawer = nil
-	case a.json:
-		a.drawer = &jsonLines{app: a, rate: newRate()}
-	case isTerminal(a.env.Err) && os.Getenv("TERM") != "dumb":
-		a.drawer = newBar(a.env.Err)
+	case c.JSON && c.Quiet, c.Quiet:
+		c.drawer = nil
+	case c.JSON:
+		c.drawer = &jsonLines{console: c, rate: newRate()}
+	case IsTerminal(c.Err) && os.Getenv("TERM") != "dumb":
+		c.drawer = newBar(c.Err)
 	default:
-		a.drawer = &plainLines{w: a.env.Err, rate: newRate(), last: time.Now()}
+		c.drawer = &plainLines{w: c.Err, rate: newRate(), last: time.Now()}
 	}
 	return func(e run.Event) {
 		if e.Warning != nil {
-			a.warn(e.Item, e.Warning)
+			c.Warn(e.Item, e.Warning)
 		}
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		if a.drawer != nil && e.Warning == nil {
-			a.drawer.draw(e)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.drawer != nil && e.Warning == nil {
+			c.drawer.draw(e)
 		}
 	}
 }
 
-func (a *app) stopProgress() {
-	a.mu.Lock()
-	d := a.drawer
-	a.drawer = nil
-	a.mu.Unlock()
+func (c *Console) StopProgress() {
+	c.mu.Lock()
+	d := c.drawer
+	c.drawer = nil
+	c.mu.Unlock()
 	if d != nil {
 		d.stop()
 	}
@@ -70,34 +70,34 @@ type jsonWarning struct {
 	Hint    string `json:"hint,omitempty"`
 }
 
-// warn tells that something is not as it should be; the command goes on and
+// Warn tells that something is not as it should be; the command goes on and
 // ends with exit code 3. item is what it is about, when err does not say so.
-func (a *app) warn(item string, err error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.warnings++
-	if a.json {
-		a.printJSON(a.env.Err, jsonWarning{"warning", 1, item, tripod.KindOf(err).Error(), oneLine(err), tripod.HintOf(err)})
+func (c *Console) Warn(item string, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.warnings++
+	if c.JSON {
+		c.PrintJSON(c.Err, jsonWarning{"warning", 1, item, tripod.KindOf(err).Error(), OneLine(err), tripod.HintOf(err)})
 		return
 	}
-	text := oneLine(err)
-	if item = printable(item); item != "" && !strings.Contains(text, strings.TrimPrefix(item, "/")) {
+	text := OneLine(err)
+	if item = Printable(item); item != "" && !strings.Contains(text, strings.TrimPrefix(item, "/")) {
 		text = item + ": " + text
 	}
 	text = "warning: " + text
 	if hint := tripod.HintOf(err); hint != "" {
 		text += "\n  " + hint
 	}
-	a.linef("%s", text)
+	c.linef("%s", text)
 }
 
 // linef prints a line beside what is drawn; the lock is held.
-func (a *app) linef(format string, args ...any) {
-	if a.drawer != nil {
-		a.drawer.line(fmt.Sprintf(format, args...))
+func (c *Console) linef(format string, args ...any) {
+	if c.drawer != nil {
+		c.drawer.line(fmt.Sprintf(format, args...))
 		return
 	}
-	fmt.Fprintf(a.env.Err, format+"\n", args...)
+	fmt.Fprintf(c.Err, format+"\n", args...)
 }
 
 // rate measures bytes per second of the phase under way.
@@ -129,19 +129,19 @@ func (r *rate) of(e run.Event) (perSecond float64, left time.Duration) {
 // status puts an event into words.
 func (r *rate) status(e run.Event) string {
 	if e.Phase == run.Waiting || (e.Files == 0 && e.Bytes == 0) {
-		return strings.TrimSpace(string(e.Phase) + " " + printable(e.Item))
+		return strings.TrimSpace(string(e.Phase) + " " + Printable(e.Item))
 	}
 	var parts []string
 	if e.Files > 0 || e.FilesTotal > 0 {
-		parts = append(parts, ofTotal(number(e.Files), number(e.FilesTotal), e.FilesTotal > 0)+" files")
+		parts = append(parts, ofTotal(Number(e.Files), Number(e.FilesTotal), e.FilesTotal > 0)+" files")
 	}
-	parts = append(parts, ofTotal(size(e.Bytes), size(e.BytesTotal), e.BytesTotal > 0))
+	parts = append(parts, ofTotal(Size(e.Bytes), Size(e.BytesTotal), e.BytesTotal > 0))
 	perSecond, left := r.of(e)
 	if perSecond > 0 {
-		parts = append(parts, size(int64(perSecond))+"/s")
+		parts = append(parts, Size(int64(perSecond))+"/s")
 	}
 	if left > 0 {
-		parts = append(parts, duration(left)+" left")
+		parts = append(parts, Duration(left)+" left")
 	}
 	return string(e.Phase) + ": " + strings.Join(parts, ", ")
 }
@@ -174,9 +174,9 @@ func (p *plainLines) stop()            {}
 
 // jsonLines prints an event a second as a JSON object.
 type jsonLines struct {
-	app  *app
-	rate *rate
-	last time.Time
+	console *Console
+	rate    *rate
+	last    time.Time
 }
 
 type jsonProgress struct {
@@ -200,14 +200,14 @@ func (j *jsonLines) draw(e run.Event) {
 	}
 	j.last = now
 	perSecond, left := j.rate.of(e)
-	j.app.printJSON(j.app.env.Err, jsonProgress{
+	j.console.PrintJSON(j.console.Err, jsonProgress{
 		"progress", 1, string(e.Phase), e.Files, e.FilesTotal, e.Bytes, e.BytesTotal, e.Stored,
 		float64(int64(perSecond)), left.Seconds(), e.Item,
 	})
 }
 
 func (j *jsonLines) line(text string) {
-	j.app.printJSON(j.app.env.Err, struct {
+	j.console.PrintJSON(j.console.Err, struct {
 		Type    string `json:"type"`
 		V       int    `json:"v"`
 		Message string `json:"message"`

@@ -1,4 +1,4 @@
-package cli
+package main
 
 import (
 	"fmt"
@@ -8,26 +8,17 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"tripod/internal/cli"
+	"tripod/internal/driver/durable"
 )
 
-// newDocs writes the reference and the man pages from the commands themselves.
-// It is hidden: the build uses it.
-func newDocs() *cobra.Command {
-	return &cobra.Command{
-		Use:     "docs DIR",
-		Short:   "Write the reference (DIR/reference) and the man pages (DIR/man)",
-		Example: "  tripod docs docs",
-		Hidden:  true,
-		Args:    arguments(1, 1, "one directory"),
-		RunE:    func(cmd *cobra.Command, args []string) error { return writeDocs(cmd.Root(), args[0]) },
-	}
-}
-
+// writeDocs writes the reference and the man pages from the commands themselves.
 func writeDocs(root *cobra.Command, dir string) error {
 	reference, man := filepath.Join(dir, "reference"), filepath.Join(dir, "man")
 	for _, d := range []string{reference, man} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
-			return system(err, "make directory")
+			return durable.Classify(err, "make directory", dir)
 		}
 	}
 	var index strings.Builder
@@ -36,14 +27,14 @@ func writeDocs(root *cobra.Command, dir string) error {
 		name := strings.ReplaceAll(cmd.CommandPath(), " ", "-")
 		fmt.Fprintf(&index, "| [%s](%s.md) | %s |\n", cmd.CommandPath(), name, cmd.Short)
 		if err := os.WriteFile(filepath.Join(reference, name+".md"), []byte(markdown(cmd)), 0o644); err != nil {
-			return system(err, "write")
+			return durable.Classify(err, "write", dir)
 		}
-		return system(os.WriteFile(filepath.Join(man, name+".1"), []byte(manPage(cmd)), 0o644), "write")
+		return durable.Classify(os.WriteFile(filepath.Join(man, name+".1"), []byte(manPage(cmd)), 0o644), "write", dir)
 	})
 	if err != nil {
 		return err
 	}
-	return system(os.WriteFile(filepath.Join(reference, "README.md"), []byte(index.String()), 0o644), "write")
+	return durable.Classify(os.WriteFile(filepath.Join(reference, "README.md"), []byte(index.String()), 0o644), "write", dir)
 }
 
 // each visits a command and all that can be seen below it.
@@ -142,7 +133,7 @@ func manPage(cmd *cobra.Command) string {
 		fmt.Fprintf(&b, ".SH EXAMPLES\n.nf\n%s\n.fi\n", roff(unindent(cmd.Example)))
 	}
 	b.WriteString(".SH EXIT STATUS\n")
-	for _, m := range meanings {
+	for _, m := range cli.ExitCodes() {
 		fmt.Fprintf(&b, ".TP\n.B %d\n%s\n", m.Code, roff(m.Text))
 	}
 	if all := related(cmd); len(all) > 0 {

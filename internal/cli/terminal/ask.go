@@ -1,4 +1,4 @@
-package cli
+package terminal
 
 import (
 	"bufio"
@@ -24,41 +24,44 @@ type tty struct {
 
 // terminal opens the terminal that the command was started from. It is nil when
 // nobody is there: none of the standard streams that could show it is one.
-func (a *app) terminal() *tty {
-	if !isTerminal(a.env.In) && !isTerminal(a.env.Err) {
+func (c *Console) terminal() *tty {
+	if !IsTerminal(c.In) && !IsTerminal(c.Err) {
 		return nil
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.tty == nil && runtime.GOOS != "windows" {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.tty == nil && runtime.GOOS != "windows" {
 		if f, err := os.OpenFile("/dev/tty", os.O_RDWR, 0); err == nil {
-			a.tty = &tty{f, f}
+			c.tty = &tty{f, f}
 		}
 	}
-	if a.tty == nil && isTerminal(a.env.In) && isTerminal(a.env.Err) {
-		a.tty = &tty{a.env.In, a.env.Err}
+	if c.tty == nil && IsTerminal(c.In) && IsTerminal(c.Err) {
+		c.tty = &tty{c.In, c.Err}
 	}
-	return a.tty
+	return c.tty
 }
 
-// interactive reports whether there is someone to ask.
-func (a *app) interactive() bool { return a.terminal() != nil }
+// Interactive reports whether there is someone to ask.
+func (c *Console) Interactive() bool { return c.terminal() != nil }
 
 // say prints to the terminal.
 func (t *tty) say(format string, args ...any) { fmt.Fprintf(t.out, format+"\n", args...) }
 
-// askSecret asks for a line that is not shown.
-func (a *app) askSecret(ctx context.Context, question string) (string, error) {
-	t := a.terminal()
+// Say prints a line to the terminal.
+func (c *Console) Say(format string, args ...any) { c.terminal().say(format, args...) }
+
+// AskSecret asks for a line that is not shown.
+func (c *Console) AskSecret(ctx context.Context, question string) (string, error) {
+	t := c.terminal()
 	fd := int(t.in.Fd())
 	state, err := term.GetState(fd)
 	if err != nil {
 		return "", tripod.Errorf(tripod.Internal, "terminal: %w", err)
 	}
 	show := func() { _ = term.Restore(fd, state) } // the terminal is gone
-	a.mu.Lock()
-	a.showTyping = show
-	a.mu.Unlock()
+	c.mu.Lock()
+	c.showTyping = show
+	c.mu.Unlock()
 	fmt.Fprint(t.out, question)
 	text, err := await(ctx, func() (string, error) {
 		p, err := term.ReadPassword(fd)
@@ -71,18 +74,18 @@ func (a *app) askSecret(ctx context.Context, question string) (string, error) {
 	return text, err
 }
 
-// restoreTerminal shows what is typed again.
-func (a *app) restoreTerminal() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.showTyping != nil {
-		a.showTyping()
+// RestoreTerminal shows what is typed again.
+func (c *Console) RestoreTerminal() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.showTyping != nil {
+		c.showTyping()
 	}
 }
 
-// ask asks for a line.
-func (a *app) ask(ctx context.Context, question string) (string, error) {
-	t := a.terminal()
+// Ask asks for a line.
+func (c *Console) Ask(ctx context.Context, question string) (string, error) {
+	t := c.terminal()
 	fmt.Fprint(t.out, question)
 	text, err := await(ctx, func() (string, error) { return readLine(t.in) })
 	if ctx.Err() != nil {
@@ -133,15 +136,15 @@ func await(ctx context.Context, read func() (string, error)) (string, error) {
 	}
 }
 
-// confirm asks for a word to be typed; without a terminal --yes must be given.
-func (a *app) confirm(ctx context.Context, yes bool, question, word string) error {
+// Confirm asks for a word to be typed; without a terminal --yes must be given.
+func (c *Console) Confirm(ctx context.Context, yes bool, question, word string) error {
 	if yes {
 		return nil
 	}
-	if !a.interactive() {
+	if !c.Interactive() {
 		return tripod.Errorf(tripod.Invalid, "not confirmed").WithHint("there is no terminal to ask on: give --yes")
 	}
-	got, err := a.ask(ctx, question)
+	got, err := c.Ask(ctx, question)
 	if err != nil {
 		return err
 	}
@@ -151,28 +154,22 @@ func (a *app) confirm(ctx context.Context, yes bool, question, word string) erro
 	return nil
 }
 
-// The environment variables that give the passphrase, in order of preference.
-// NEW stands in front of the last word for the new one when it changes.
+// What is added to the name of a variable that gives a secret by other means.
 const (
-	passphraseVar        = "TRIPOD_PASSPHRASE"
-	newPassphraseVar     = "TRIPOD_NEW_PASSPHRASE"
-	recoveryVar          = "TRIPOD_RECOVERY_CODE"
-	suffixFile           = "_FILE"
-	suffixCommand        = "_COMMAND"
-	maxSecret            = 64 << 10
-	passphraseAttempts   = 3
-	howToGivePassphrases = "set TRIPOD_PASSPHRASE_FILE, TRIPOD_PASSPHRASE_COMMAND or TRIPOD_PASSPHRASE, or run it on a terminal"
+	suffixFile    = "_FILE"
+	suffixCommand = "_COMMAND"
+	maxSecret     = 64 << 10
 )
 
-// secret takes a secret from the environment variable name, from the file that
+// Secret takes a secret from the environment variable name, from the file that
 // name_FILE names, or from the output of the command in name_COMMAND. found is
 // false when none is set.
-func (a *app) secret(ctx context.Context, name string) (text string, found bool, err error) {
+func (c *Console) Secret(ctx context.Context, name string) (text string, found bool, err error) {
 	if text := os.Getenv(name); text != "" {
 		return text, true, nil
 	}
 	if file := os.Getenv(name + suffixFile); file != "" {
-		text, err := a.secretFile(name+suffixFile, file)
+		text, err := c.secretFile(name+suffixFile, file)
 		return text, true, err
 	}
 	command := os.Getenv(name + suffixCommand)
@@ -183,9 +180,9 @@ func (a *app) secret(ctx context.Context, name string) (text string, found bool,
 	if runtime.GOOS == "windows" {
 		shell = []string{"cmd", "/C"}
 	}
-	c := exec.CommandContext(ctx, shell[0], shell[1], command)
-	c.Stdin, c.Stderr = a.env.In, a.env.Err
-	out, err := c.Output()
+	program := exec.CommandContext(ctx, shell[0], shell[1], command)
+	program.Stdin, program.Stderr = c.In, c.Err
+	out, err := program.Output()
 	if err != nil {
 		return "", true, tripod.Errorf(tripod.Denied, "%s%s failed: %w", name, suffixCommand, err)
 	}
@@ -196,19 +193,19 @@ func (a *app) secret(ctx context.Context, name string) (text string, found bool,
 	return text, true, nil
 }
 
-func (a *app) secretFile(variable, name string) (string, error) {
+func (c *Console) secretFile(variable, name string) (string, error) {
 	f, err := os.Open(name)
 	if err != nil {
-		return "", fmt.Errorf("%s: %w", variable, system(err, "open"))
+		return "", fmt.Errorf("%s: %w", variable, System(err, "open"))
 	}
 	defer f.Close()
 	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() && runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0 {
-		a.warn("", tripod.Errorf(tripod.Denied, "%s can be read by other users of this machine", name).
+		c.Warn("", tripod.Errorf(tripod.Denied, "%s can be read by other users of this machine", name).
 			WithHint("chmod 600 %s", name))
 	}
 	content, err := io.ReadAll(io.LimitReader(bufio.NewReader(f), maxSecret))
 	if err != nil {
-		return "", fmt.Errorf("%s: %w", variable, system(err, "read"))
+		return "", fmt.Errorf("%s: %w", variable, System(err, "read"))
 	}
 	text := firstLine(content)
 	if text == "" {

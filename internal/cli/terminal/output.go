@@ -1,0 +1,159 @@
+package terminal
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"tripod/internal/core/tripod"
+)
+
+// Printf prints a result.
+func (c *Console) Printf(format string, args ...any) {
+	if _, err := fmt.Fprintf(c.Out, format, args...); err != nil && c.outErr == nil {
+		c.outErr = System(err, "write standard output")
+	}
+}
+
+// Tell prints a message that is no result: nothing with --quiet or --json.
+func (c *Console) Tell(format string, args ...any) {
+	if c.Quiet || c.JSON {
+		return
+	}
+	fmt.Fprintf(c.Err, format+"\n", args...)
+}
+
+// Result prints a command's result as one JSON object with a type and a
+// version beside its own fields.
+func (c *Console) Result(kind string, v any) error {
+	body, err := marshal(v)
+	if err != nil {
+		return tripod.Errorf(tripod.Internal, "result: %w", err)
+	}
+	head := fmt.Sprintf(`{"type":%q,"v":1`, kind)
+	if rest := bytes.TrimPrefix(body, []byte("{")); len(rest) > 1 {
+		head += ","
+	}
+	c.Printf("%s%s\n", head, bytes.TrimPrefix(body, []byte("{")))
+	return nil
+}
+
+func (c *Console) PrintJSON(w io.Writer, v any) {
+	if body, err := marshal(v); err == nil {
+		_, _ = w.Write(append(body, '\n')) // there is nowhere to tell of a failure
+	}
+}
+
+func marshal(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	err := e.Encode(v)
+	return bytes.TrimSpace(b.Bytes()), err
+}
+
+// Table prints rows in columns. The first row is the heading.
+func (c *Console) Table(rows [][]string) {
+	w := tabwriter.NewWriter(c.Out, 0, 0, 2, ' ', 0)
+	for _, r := range rows {
+		if _, err := io.WriteString(w, strings.TrimRight(strings.Join(r, "\t"), "\t")+"\n"); err != nil && c.outErr == nil {
+			c.outErr = System(err, "write standard output")
+		}
+	}
+	if err := w.Flush(); err != nil && c.outErr == nil {
+		c.outErr = System(err, "write standard output")
+	}
+}
+
+// Printable keeps names from playing with the terminal: what is no printable
+// UTF-8 is shown as Go would write it.
+func Printable(s string) string {
+	ok := utf8.ValidString(s)
+	for _, r := range s {
+		ok = ok && (unicode.IsPrint(r) || r == ' ')
+	}
+	if ok {
+		return s
+	}
+	q := strconv.Quote(s)
+	return strings.ReplaceAll(q[1:len(q)-1], `\"`, `"`)
+}
+
+// Size prints a number of bytes for people.
+func Size(n int64) string {
+	if n < 0 {
+		return "?"
+	}
+	if n < 1<<10 {
+		return fmt.Sprintf("%d B", n)
+	}
+	f := float64(n)
+	unit := 0
+	for f >= 1023.95 && unit < 6 {
+		f /= 1 << 10
+		unit++
+	}
+	return fmt.Sprintf("%.1f %ciB", f, " KMGTPE"[unit])
+}
+
+// Count prints a number with its noun: "1 file", "1,234 files".
+func Count(n int64, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	if stem, ok := strings.CutSuffix(noun, "y"); ok {
+		return Number(n) + " " + stem + "ies"
+	}
+	return Number(n) + " " + noun + "s"
+}
+
+// Number groups digits by thousands.
+func Number(n int64) string {
+	s := strconv.FormatInt(n, 10)
+	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+// Duration prints how long something took.
+func Duration(d time.Duration) string {
+	switch {
+	case d < 10*time.Second:
+		return fmt.Sprintf("%.1f s", d.Seconds())
+	case d < time.Minute:
+		return fmt.Sprintf("%d s", int(d.Seconds()+0.5))
+	case d < time.Hour:
+		return fmt.Sprintf("%d min %d s", int(d.Minutes()), int(d.Seconds())%60)
+	}
+	return fmt.Sprintf("%d h %d min", int(d.Hours()), int(d.Minutes())%60)
+}
+
+// When prints a point in time in the zone of this machine.
+func When(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") }
+
+// Quoted is a word for a shell's command line.
+func Quoted(word string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+:@%,=\\", r) || r > 127
+	}
+	if word != "" && strings.IndexFunc(word, func(r rune) bool { return !plain(r) }) < 0 {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+}
+
+// Plural picks a form by number.
+func Plural(n int, one, many string) string {
+	if n == 1 {
+		return one
+	}
+	return many
+}

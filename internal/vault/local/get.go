@@ -88,13 +88,12 @@ func (v *Vault) Get(ctx context.Context, ids []tripod.ID, use func(i int, encode
 // plan finds a copy of each blob, in the order in which they lie.
 func (g *getting) plan() (reads []read, missing []int32, err error) {
 	reads = make([]read, 0, len(g.ids))
-	last := int32(-1)
 	seen := make([]bool, len(g.ids))
 	err = g.idx.Find(g.ids, func(i int, e *index.Entry) error {
-		if int32(i) == last || seen[i] {
+		if seen[i] {
 			return nil // another copy, for when the first fails
 		}
-		last, seen[i] = int32(i), true
+		seen[i] = true
 		reads = append(reads, read{int32(i), e.Pack, e.Offset, e.Len})
 		return nil
 	})

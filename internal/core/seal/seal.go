@@ -75,7 +75,7 @@ func newDeriver(context string) *deriver {
 }
 
 func (d *deriver) derive(from Secret) (out Secret) {
-	h := d.pool.Get().(*blake3.Hasher) //nolint:errcheck // the pool holds nothing else
+	h := d.pool.Get().(*blake3.Hasher) // lint:errcheck the pool holds nothing else
 	h.Reset()
 	_, _ = h.Write(from[:])
 	h.Sum(out[:0])

@@ -53,7 +53,7 @@ func (e *Error) Unwrap() error { return e.Cause }
 
 // Is reports whether target is this error's kind.
 func (e *Error) Is(target error) bool {
-	k, ok := target.(ErrorKind) //nolint:errorlint // a kind is compared, never wrapped
+	k, ok := target.(ErrorKind) // lint:error a kind is compared, never wrapped
 	return ok && k == e.Kind
 }
 
@@ -62,7 +62,7 @@ func (e *Error) Is(target error) bool {
 func Errorf(kind ErrorKind, format string, args ...any) *Error {
 	wrapped := fmt.Errorf(format, args...)
 	cause := errors.Unwrap(wrapped)
-	if _, several := wrapped.(interface{ Unwrap() []error }); several { //nolint:errorlint // made one line above
+	if _, several := wrapped.(interface{ Unwrap() []error }); several { // lint:error made one line above
 		cause = wrapped
 	}
 	return &Error{Kind: kind, Message: wrapped.Error(), Cause: cause}

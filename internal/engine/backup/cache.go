@@ -278,7 +278,7 @@ func mapFile(path string) (data []byte, unmap func() error, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	defer f.Close() //nolint:errcheck // only read from
+	defer f.Close() // lint:errcheck only read from
 	info, err := f.Stat()
 	if err != nil {
 		return nil, nil, err

@@ -158,7 +158,7 @@ func (r *reader) readSmall(it *item, dst []byte) ([]byte, error) {
 	if err != nil {
 		return dst, err
 	}
-	defer file.Close() //nolint:errcheck // only read from
+	defer file.Close() // lint:errcheck only read from
 	for try := 0; ; try++ {
 		out, err := readAll(file, dst, it.src.Size)
 		if err != nil {
@@ -272,7 +272,7 @@ func (r *reader) readLarge(ctx context.Context, it *item) error {
 		r.dropped(it, err)
 		return nil
 	}
-	defer file.Close() //nolint:errcheck // only read from
+	defer file.Close() // lint:errcheck only read from
 	content, err := r.largeContent(it, file)
 	if err != nil {
 		r.dropped(it, err)

@@ -168,7 +168,7 @@ func (r *diskRun) readBlock(ctx context.Context, i int64) (seal.Ref, error) {
 	if err := ctx.Err(); err != nil {
 		return seal.Ref{}, err
 	}
-	pooled := r.buffers.Get().(*[]byte) //nolint:errcheck // the pool holds nothing else
+	pooled := r.buffers.Get().(*[]byte) // lint:errcheck the pool holds nothing else
 	defer r.buffers.Put(pooled)
 	b := (*pooled)[:min(r.block, r.info.Size-i*r.block)]
 	if n, err := r.disk.ReadAt(b, i*r.block); n < len(b) {

@@ -32,6 +32,9 @@ func (j *job) dress(h handle, path string, e *tree.Entry, now *info) error {
 			j.warn(path, durable.Classify(err, "mode of", path))
 		}
 	}
+	if e.Type == tree.Dir && e.Sec == 0 && e.Nsec == 0 {
+		return nil // a folder above the protected paths, kept without its times
+	}
 	if err := h.times(e.Sec, e.Nsec); err != nil {
 		j.warn(path, durable.Classify(err, "time of", path))
 	}

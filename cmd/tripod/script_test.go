@@ -30,6 +30,8 @@ import (
 //	waits COMMAND...         starts one that must wait for the one held
 //	release                  ends the held one's input; both must end with exit code 0
 //	interrupt                sends the held one SIGINT; it must end with exit code 130
+//	mounts COMMAND...        starts a command and waits until it says that it has mounted
+//	unmounts [COMMAND...]    runs the command, or sends SIGINT; the mount must end with exit code 0
 //	flip FILE OFFSET         changes one byte of a file
 //
 // TRIPOD_UPDATE=1 writes what cmp compares into the stories.
@@ -46,7 +48,8 @@ func TestScript(t *testing.T) {
 		Setup:               setup,
 		Condition:           condition,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "take": take, "hold": hold, "waits": waits, "release": release, "interrupt": interrupt, "flip": flip,
+			"exits": exits, "take": take, "hold": hold, "waits": waits, "release": release, "interrupt": interrupt,
+			"flip": flip, "mounts": mounts, "unmounts": unmounts,
 		},
 	})
 }
@@ -221,18 +224,40 @@ func waits(ts *testscript.TestScript, neg bool, args []string) {
 	p := start(ts, args)
 	p.stdin.Close()
 	ts.Value(held{}).(*running).second = p
+	p.until(ts, "waiting for another writer")
+}
+
+// until reads what a command says up to a line with text.
+func (p *process) until(ts *testscript.TestScript, text string) {
 	lines := bufio.NewReader(p.stderr)
+	p.stderr = lines
 	for {
 		line, err := lines.ReadString('\n')
 		ts.Logf("%s", line)
-		if strings.Contains(line, "waiting for another writer") {
-			break
+		if strings.Contains(line, text) {
+			return
 		}
 		if err != nil {
-			ts.Fatalf("it ended without waiting")
+			ts.Fatalf("it ended without saying %q", text)
 		}
 	}
-	p.stderr = lines
+}
+
+func mounts(ts *testscript.TestScript, neg bool, args []string) {
+	p := start(ts, args)
+	ts.Value(held{}).(*running).first = p
+	ts.Defer(func() { _ = p.cmd.Process.Kill() }) // a story that failed halfway
+	p.until(ts, "Mounted")
+}
+
+func unmounts(ts *testscript.TestScript, neg bool, args []string) {
+	p := ts.Value(held{}).(*running).first
+	if len(args) > 0 {
+		ts.Check(ts.Exec(args[0], args[1:]...))
+	} else {
+		ts.Check(p.cmd.Process.Signal(syscall.SIGINT))
+	}
+	p.end(ts, 0)
 }
 
 func release(ts *testscript.TestScript, neg bool, args []string) {

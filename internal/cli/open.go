@@ -46,7 +46,7 @@ func (a *app) open(ctx context.Context) (*opened, error) {
 		return nil, fmt.Errorf("vault: %w", err)
 	}
 	if err := o.openIn(ctx, caches); err != nil {
-		o.store.Close() // the error that counts is the one before
+		_ = o.store.Close() // the error that counts is the one before
 		return nil, err
 	}
 	return o, nil
@@ -101,6 +101,14 @@ func (o *opened) unlock(ctx context.Context) (*seal.CompanyKeys, error) {
 
 // unlock gives the passphrase too, for those who change it.
 func (a *app) unlock(ctx context.Context, sealed *keyring.Sealed) (*seal.CompanyKeys, string, error) {
+	keys, text, err := a.openKeyring(ctx, sealed)
+	if err == nil && sealed.Damage != nil {
+		a.Warn("", sealed.Damage)
+	}
+	return keys, text, err
+}
+
+func (a *app) openKeyring(ctx context.Context, sealed *keyring.Sealed) (*seal.CompanyKeys, string, error) {
 	text, found, err := a.Secret(ctx, passphraseVar)
 	if err != nil {
 		return nil, "", signIn(err)

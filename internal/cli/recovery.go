@@ -59,6 +59,9 @@ func (a *app) unlockByCode(ctx context.Context, sealed *keyring.Sealed) (*seal.C
 			return nil, code, &signInError{err}
 		}
 		keys, err := sealed.OpenCode(code)
+		if err == nil && sealed.Damage != nil {
+			a.Warn("", sealed.Damage)
+		}
 		return keys, code, signIn(err)
 	}
 	text, found, err := a.Secret(ctx, recoveryVar)

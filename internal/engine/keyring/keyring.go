@@ -68,6 +68,9 @@ type Sealed struct {
 	Descriptor *snapshot.Descriptor
 	Keyring    *seal.Keyring
 	Number     int // of the keyring: the highest counts
+	// Damage is set by opening: Corrupt when another holder's way in is not what
+	// it was, which someone should know before it is needed.
+	Damage error
 }
 
 // Documents is the part of vault.Reader that keys need.
@@ -133,13 +136,17 @@ func documentName(n int) string { return fmt.Sprintf("%s%08d", vault.KeyringPref
 
 // OpenPassphrase opens the keyring with a passphrase; Denied when it is wrong.
 func (s *Sealed) OpenPassphrase(passphrase string) (*seal.CompanyKeys, error) {
-	return s.checked(s.Keyring.OpenPassphrase(passphrase))
+	keys, damage, err := s.Keyring.OpenPassphrase(passphrase)
+	s.Damage = damage
+	return s.checked(keys, err)
 }
 
 // OpenCode opens the keyring with a recovery code; Denied when it is another
 // company's.
 func (s *Sealed) OpenCode(code seal.RecoveryCode) (*seal.CompanyKeys, error) {
-	return s.checked(s.Keyring.OpenCode(code))
+	keys, damage, err := s.Keyring.OpenCode(code)
+	s.Damage = damage
+	return s.checked(keys, err)
 }
 
 // checked refuses a descriptor that was signed by someone else's key: whoever

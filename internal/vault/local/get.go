@@ -45,7 +45,6 @@ type getting struct {
 	idx     *index.Index
 	ids     []tripod.ID
 	use     func(i int, encoded []byte) error
-	bufs    sync.Pool // of *[]byte
 	resync  sync.Once // others may have moved blobs since the index was opened
 	syncErr error
 
@@ -133,11 +132,11 @@ func spans(reads []read) []span {
 
 // span reads a range and hands on the blobs in it.
 func (g *getting) span(ctx context.Context, s span) error {
-	p, _ := g.bufs.Get().(*[]byte)
+	p, _ := g.v.bufs.Get().(*[]byte)
 	if p == nil {
 		p = new([]byte)
 	}
-	defer g.bufs.Put(p)
+	defer g.v.bufs.Put(p)
 	*p = slices.Grow((*p)[:0], int(s.end-s.start))[:s.end-s.start]
 	pack, err := g.read(ctx, s.pack, *p, s.start)
 	if err != nil && len(s.reads) > 1 && ctx.Err() == nil {

@@ -50,6 +50,8 @@ type Vault struct {
 	idx     *index.Index // nil until first needed
 	damaged map[tripod.PackID]error
 
+	bufs sync.Pool // of *[]byte, for Get
+
 	spareMu sync.Mutex
 	spare   []*batch      // memory of Puts that ended; the last one used is used first
 	putting chan struct{} // holds a token for each Put under way, which bounds their memory

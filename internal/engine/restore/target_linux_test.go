@@ -364,7 +364,7 @@ func TestAFullTargetIsNamed(t *testing.T) {
 	w := New(t)
 	_, all := big(1 << 20)
 	all = append(all, Text("d/small", "x"))
-	w.Snapshot("/d", all, DefaultSizes())
+	w.Snapshot("/d", all, Sizes{Chunk: 128 << 10})
 	_, err := restoreAll(t, w, restore.Options{To: filepath.Join(dir, "new")})
 	if !errors.Is(err, tripod.Exhausted) || !strings.Contains(err.Error(), dir) || tripod.HintOf(err) == "" {
 		t.Errorf("%v, hint %q", err, tripod.HintOf(err))
@@ -442,5 +442,49 @@ func TestALyingReaderIsRefusedByName(t *testing.T) {
 	w.Vault.Variants = map[tripod.ID][][]byte{idA.ID(): {good}}
 	if _, err := restore.Files(context.Background(), w.Vault, snap, restore.Options{To: t.TempDir()}); err != nil {
 		t.Errorf("the variant that fits was not taken: %v", err)
+	}
+}
+
+// Links that appear after the restore looked are in the way, and no more.
+func TestLinksPlantedMeanwhileAreNotFollowed(t *testing.T) {
+	out := newOutside(t)
+	w, want := New(t), mixed(14)
+	w.Snapshot("/home/me", want, TinySizes())
+	snap := latest(t, w)
+	for _, rule := range []restore.Overwrite{restore.Never, restore.Changed, restore.Always} {
+		dir := t.TempDir()
+		w.Vault.OnGet = func(int) error {
+			for i := range want {
+				at := filepath.Join(dir, strings.TrimPrefix(want[i].Path(), "home/me"))
+				if want[i].Type == tree.Regular {
+					_ = os.Symlink(filepath.Join(out.dir, "secret"), at) // where its folder is there already
+				}
+			}
+			return nil
+		}
+		_, err := restore.Files(context.Background(), w.Vault, snap, restore.Options{To: dir, Overwrite: rule})
+		if err == nil {
+			t.Error("no link was planted in time")
+		}
+		out.check(t)
+	}
+}
+
+// forgetful delivers every second blob and says it was all.
+type forgetful struct{ *Vault }
+
+func (f forgetful) Get(ctx context.Context, ids []tripod.ID, use func(int, []byte) error, onError func(int, error) error) error {
+	if len(ids) < 2 {
+		return f.Vault.Get(ctx, ids, use, onError)
+	}
+	return f.Vault.Get(ctx, ids[:len(ids)/2], use, onError)
+}
+
+func TestWhatIsNotDeliveredIsMissed(t *testing.T) {
+	w, want := New(t), mixed(15)
+	w.Snapshot("/home/me", want, TinySizes())
+	r, err := restore.Files(context.Background(), forgetful{w.Vault}, latest(t, w), restore.Options{To: t.TempDir()})
+	if !errors.Is(err, tripod.Corrupt) || r.Failed == 0 || r.Files+r.Failed != 60 {
+		t.Fatalf("%+v: %v", r, err)
 	}
 }

@@ -206,7 +206,7 @@ func (w *walker) regular(ctx context.Context, dir *folder, e *tree.Entry, there 
 	switch {
 	case w.DryRun || f.action == Same:
 		return w.settled(f, path)
-	case w.win.full():
+	case w.win.full() && !w.win.reads(e):
 		if err := w.flush(); err != nil {
 			return err
 		}

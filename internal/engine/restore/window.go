@@ -3,6 +3,7 @@ package restore
 import (
 	"context"
 
+	"tripod/internal/core/tree"
 	"tripod/internal/core/tripod"
 	"tripod/internal/engine/blobs"
 )
@@ -30,8 +31,8 @@ type piece struct {
 
 // Limits of a window.
 const (
-	windowBytes = 64 << 20 // of content
-	windowFiles = 4096
+	windowBytes = 32 << 20 // of content
+	windowFiles = 2048
 	windowCells = 1 << 16 // pieces
 )
 
@@ -39,6 +40,16 @@ func newWindow() *window { return &window{index: map[[32]byte]int32{}} }
 
 func (w *window) full() bool {
 	return w.bytes >= windowBytes || w.files >= windowFiles || len(w.pieces) >= windowCells
+}
+
+// reads reports whether the window reads a file's first blob anyway, so that a
+// bundle is not read again for the next window.
+func (w *window) reads(e *tree.Entry) bool {
+	if len(e.Content.Pieces) == 0 || len(w.pieces) >= windowCells {
+		return false
+	}
+	_, ok := w.index[e.Content.Pieces[0].Ref.U]
+	return ok
 }
 
 func (w *window) add(f *file, x *blobs.Extent) {

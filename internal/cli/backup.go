@@ -58,16 +58,16 @@ Files that cannot be read are named; the rest is backed up, and the exit code is
 	}
 	a.vaultFlag(cmd)
 	flags := cmd.Flags()
-	flags.StringArrayVarP(&f.exclude, "exclude", "e", nil, "leave out what matches this `PATTERN` (repeatable)")
-	flags.StringArrayVar(&f.excludeFiles, "exclude-file", nil, "read patterns from this `FILE`, one per line (repeatable)")
+	flags.StringArrayVarP(&f.exclude, "exclude", "e", nil, "leave out what matches `PATTERN` (repeatable)")
+	flags.StringArrayVar(&f.excludeFiles, "exclude-file", nil, "read patterns from `FILE`, one per line (repeatable)")
 	flags.BoolVar(&f.includeCaches, "include-caches", false, "back up folders marked by CACHEDIR.TAG too")
 	flags.BoolVarP(&f.oneFileSystem, "one-file-system", "x", false, "do not enter other file systems")
-	flags.StringArrayVar(&f.tags, "tag", nil, "mark the snapshot with this `WORD` (repeatable)")
+	flags.StringArrayVar(&f.tags, "tag", nil, "mark the snapshot with `WORD` (repeatable)")
 	flags.BoolVarP(&f.dryRun, "dry-run", "n", false, "tell what would be read and store nothing")
-	flags.StringVar(&f.compression, "compression", "fast", "`HOW`: fast, or small, which takes a third longer and saves some 8 %")
-	flags.StringVar(&f.disk, "disk", "", "back up this disk image or block device, a `FILE`")
-	flags.StringVar(&f.blockSize, "block-size", "", "block `SIZE` of a disk's map, 64K to 4M (default 1M)")
-	flags.StringVar(&f.stdinName, "stdin-name", "", "back up standard input under this `NAME`")
+	flags.StringVar(&f.compression, "compression", "fast", "compress `HOW`: fast, or small, which takes a third longer and saves some 8 %")
+	flags.StringVar(&f.disk, "disk", "", "back up the disk image or block device `FILE`")
+	flags.StringVar(&f.blockSize, "block-size", "", "map a disk in blocks of `SIZE`, 64K to 4M (default 1M)")
+	flags.StringVar(&f.stdinName, "stdin-name", "", "back up standard input under `NAME`")
 	_ = cmd.MarkFlagFilename("exclude-file") // the flags are there
 	_ = cmd.MarkFlagFilename("disk")
 	return cmd
@@ -97,8 +97,8 @@ func (f *backupFlags) check(cmd *cobra.Command, args []string) error {
 
 // checkValues looks at each flag by itself.
 func (f *backupFlags) checkValues() error {
-	if f.compression != "fast" && f.compression != "small" {
-		return tripod.Errorf(tripod.Invalid, "--compression %q: must be fast or small", f.compression)
+	if _, ok := levels()[f.compression]; !ok {
+		return tripod.Errorf(tripod.Invalid, "--compression %q: must be auto, fast or small", f.compression)
 	}
 	for _, t := range f.tags {
 		if t == "" || strings.ContainsAny(t, ",\n\t") {
@@ -176,9 +176,7 @@ func (a *app) backup(ctx context.Context, f *backupFlags, paths []string) (err e
 // backUp opens the source that the flags name and runs the engine on it.
 func (o *opened) backUp(ctx context.Context, f *backupFlags, paths []string, b backup.Options) (*backup.Report, error) {
 	a := o.app
-	if f.compression == "small" {
-		b.Level = seal.Small
-	}
+	b.Level = levels()[f.compression]
 	b.Progress = a.Progress()
 	switch {
 	case f.disk != "":
@@ -264,4 +262,9 @@ func (a *app) printBackup(f *backupFlags, r *backup.Report) error {
 		a.Tell("Done with %s, see above.", terminal.Count(int64(n), "warning"))
 	}
 	return nil
+}
+
+// levels are the values of --compression.
+func levels() map[string]seal.Level {
+	return map[string]seal.Level{"auto": seal.Auto, "fast": seal.Fast, "small": seal.Small}
 }

@@ -52,7 +52,7 @@ type Options struct {
 	Program  string // name and version of the program, for the label
 	Now      time.Time
 	DryRun   bool // find out what would be read; write nothing
-	Level    seal.Level
+	Level    seal.Level // Auto: Small for disks, Fast for all else
 	Block    int // block size of a disk map in bytes; 0 chooses
 	Warnings *Warnings
 	Progress run.Progress
@@ -94,6 +94,11 @@ func begin(ctx context.Context, kind tripod.SourceType, o Options) *session {
 	}
 	if o.clock == nil {
 		o.clock = time.Now
+	}
+	if o.Level == seal.Auto && kind == tripod.DiskImage {
+		// Blocks are cut without regard to content, so less of a disk is found
+		// again later; what little is read anew may cost more.
+		o.Level = seal.Small
 	}
 	s := &session{Options: o, kind: kind, started: time.Now()}
 	s.source = o.Keys.SourceID(describe(kind, o.Paths))

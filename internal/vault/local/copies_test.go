@@ -1,6 +1,7 @@
 package local_test
 
 import (
+	"bytes"
 	"testing"
 
 	"tripod/internal/core/frame"
@@ -8,6 +9,7 @@ import (
 	"tripod/internal/driver/store"
 	"tripod/internal/driver/store/faulty"
 	"tripod/internal/driver/store/mem"
+	"tripod/internal/vault"
 	"tripod/internal/vault/vaulttest"
 )
 
@@ -95,4 +97,35 @@ func TestNothingIsBuiltOnAnOpenNode(t *testing.T) {
 		t.Errorf("closed: %v %v", sums, err)
 	}
 	must(t, session.Commit(t.Context(), record, m.Grants(record)))
+}
+
+// TestAGrantOfARecordThatNeverWas gives way to the one of the record that is.
+func TestAGrantOfARecordThatNeverWas(t *testing.T) {
+	w := vaulttest.NewWorld(1)
+	inner := newVault(t, w)
+	s := faulty.New(inner)
+	session := begin(t, open(t, s, t.TempDir()))
+	m := w.Machine(1)
+	must(t, session.PutDocument(t.Context(), vault.CertificateName(m.ID), m.Certificate))
+	one, two := w.Node(tripod.Tree), w.Node(tripod.Tree, w.Node(tripod.Tree))
+	put(t, session, one, two)
+	lost := m.Record(w.Source(1), nil, one.ID, nil)
+	s.Script(faulty.On(faulty.Names("record/*/*/*"), faulty.Fail(tripod.Unavailable)))
+	wantKind(t, "a commit", session.Commit(t.Context(), lost, m.Grants(lost)), tripod.Unavailable)
+	s.Script(faulty.On(faulty.All(faulty.Every(faulty.Put), faulty.Names("record/*/*/*")), faulty.Fail(tripod.Unavailable)))
+	wantKind(t, "a commit", session.Commit(t.Context(), lost, m.Grants(lost)), tripod.Unavailable)
+	s.Script()
+	record := m.Record(w.Source(1), nil, two.ID, nil)
+	grant := m.Grant(record, w.Descriptor.Box, 77)
+	must(t, session.Commit(t.Context(), record, [][]byte{grant}))
+	n := 0
+	must(t, open(t, inner, t.TempDir()).Documents(t.Context(), vault.GrantPrefix, func(_ string, content []byte) error {
+		if n++; !bytes.Equal(content, grant) {
+			t.Error("the grant opens a snapshot that never was")
+		}
+		return nil
+	}))
+	if n != 1 {
+		t.Errorf("%d grants", n)
+	}
 }

@@ -156,6 +156,7 @@ var moduleTable = []module{
 	{path: "github.com/sethvargo/go-diceware", folders: coreFolders("seal")},
 	{path: "golang.org/x/crypto/cryptobyte", folders: coreFolders("frame", "seal", "tree", "snapshot")}, // parsing, no secrets
 	{path: "golang.org/x/crypto", folders: coreFolders("seal")},
+	{path: "golang.org/x/text/unicode/norm", folders: coreFolders("seal")}, // passphrases
 	{path: "github.com/cockroachdb/pebble/v2", folders: []string{"internal/vault/index"}},
 	{path: "github.com/spf13/cobra", folders: []string{"internal/cli", "cmd/*"}},
 	{path: "github.com/spf13/pflag", folders: []string{"internal/cli", "cmd/*"}},

@@ -30,6 +30,9 @@ func run(args []string) error {
 	if err != nil {
 		return err
 	}
+	for _, w := range v.Warnings {
+		fmt.Fprintln(os.Stderr, "reader: warning:", w)
+	}
 	snaps, err := v.Snapshots()
 	if err != nil {
 		return err

@@ -57,6 +57,16 @@ func TestFrameOfANewerVersionIsNotCalledDamaged(t *testing.T) {
 	}
 }
 
+func TestAnEmptyPackHasNoBytes(t *testing.T) {
+	var p frame.Pack
+	if id, b := p.Finish(); id != (tripod.PackID{}) || b != nil {
+		t.Errorf("%v, %d bytes", id, len(b))
+	}
+	if err := p.Add(nil); err == nil {
+		t.Error("took nothing for a frame")
+	}
+}
+
 func newPack(t testing.TB) (tripod.PackID, []byte) {
 	var p frame.Pack
 	p.Reset(frame.DataClass)

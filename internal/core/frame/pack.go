@@ -102,8 +102,12 @@ func (p *Pack) Empty() bool { return len(p.toc.Rows) == 0 }
 func (p *Pack) TOC() TOC { return p.toc }
 
 // Finish appends table and trailer and returns the pack's name and bytes,
-// which stay valid until the next Reset.
+// which stay valid until the next Reset. An empty pack has none: the zero name
+// and nil.
 func (p *Pack) Finish() (tripod.PackID, []byte) {
+	if p.Empty() {
+		return tripod.PackID{}, nil
+	}
 	start := len(p.buf)
 	p.buf = appendTOC(p.buf, p.toc)
 	return blake3.Sum256(p.buf[start:]), p.buf

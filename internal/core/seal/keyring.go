@@ -4,12 +4,14 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"encoding/base32"
+	"slices"
 	"strings"
 
 	"github.com/sethvargo/go-diceware/diceware"
 	"github.com/zeebo/blake3"
 	"golang.org/x/crypto/argon2"
 	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/text/unicode/norm"
 
 	"tripod/internal/core/tripod"
 )
@@ -17,7 +19,9 @@ import (
 // A keyring is the company's keys sealed under one random secret, which is
 // wrapped once per holder: by a passphrase (Argon2id), by a printed recovery
 // code. It lies in every zone, so that any one zone and any one holder bring
-// everything back. Layout in spec/vault.md.
+// everything back. Beside the keys it seals what every slot was, so that whoever
+// opens it notices that another holder's way in was damaged or taken away, and
+// need not wait for the day it is needed. Layout in spec/vault.md.
 type Keyring struct {
 	Company tripod.CompanyID
 	Slots   []Slot
@@ -40,6 +44,16 @@ const (
 	PassphraseSlot SlotType = 1
 	RecoverySlot   SlotType = 2
 )
+
+func (t SlotType) String() string {
+	switch t {
+	case PassphraseSlot:
+		return "passphrase"
+	case RecoverySlot:
+		return "recovery code"
+	}
+	return "holder of another kind"
+}
 
 // Argon holds Argon2id's cost (RFC 9106).
 type Argon struct {
@@ -72,21 +86,102 @@ func (a Argon) check() error {
 const (
 	keyringTag  = "tripod 1 keyring\n"
 	contextCode = "tripod 1 recovery code"
-	maxSlots    = 64
+	maxSlots    = 8
 	saltedNonce = 12
 )
 
 // NewKeyring seals keys for a passphrase and a recovery code.
 func NewKeyring(keys *CompanyKeys, passphrase string, code RecoveryCode, cost Argon) (*Keyring, error) {
-	if err := cost.check(); err != nil {
+	if err := checkNew(passphrase, cost); err != nil {
 		return nil, err
 	}
 	secret := randomSecret()
 	k := &Keyring{Company: keys.ID}
-	k.sealed = sealWith(secret, []byte(keyringTag+string(keys.ID[:])), keys.marshal())
 	k.addSlot(secret, PassphraseSlot, cost, passphrase)
 	k.addSlot(secret, RecoverySlot, Argon{}, string(code[:]))
+	k.seal(secret, keys, k.marks())
 	return k, nil
+}
+
+func checkNew(passphrase string, cost Argon) error {
+	if normal(passphrase) == "" {
+		return tripod.Errorf(tripod.Invalid, "passphrase: must not be empty")
+	}
+	return cost.check()
+}
+
+// normal is a passphrase as it is hashed: what looks the same on paper opens
+// the same, however a keyboard composes letters and a person spaces words.
+func normal(passphrase string) string {
+	return strings.Join(strings.Fields(norm.NFC.String(passphrase)), " ")
+}
+
+// mark tells what one slot was when the keyring was sealed.
+type mark struct {
+	slot SlotType
+	sum  [32]byte // BLAKE3 of the slot's encoding
+}
+
+func (k *Keyring) marks() []mark {
+	var marks []mark
+	for i := range k.Slots {
+		b := cryptobyte.NewBuilder(nil)
+		k.Slots[i].add(b)
+		marks = append(marks, mark{k.Slots[i].Type, blake3.Sum256(b.BytesOrPanic())})
+	}
+	return marks
+}
+
+// seal seals the keys with the marks of the slots that there should be.
+func (k *Keyring) seal(secret Secret, keys *CompanyKeys, marks []mark) {
+	b := cryptobyte.NewBuilder(nil)
+	b.AddUint8(uint8(len(marks)))
+	for _, m := range marks {
+		b.AddUint8(uint8(m.slot))
+		b.AddBytes(m.sum[:])
+	}
+	b.AddBytes(keys.marshal())
+	k.sealed = sealWith(secret, []byte(keyringTag+string(k.Company[:])), b.BytesOrPanic())
+}
+
+// content is what a keyring seals.
+type content struct {
+	keys  *CompanyKeys
+	marks []mark
+}
+
+func parseContent(p []byte) (c content, err error) {
+	s := cryptobyte.String(p)
+	var n uint8
+	if !s.ReadUint8(&n) || n == 0 || n > maxSlots {
+		return c, tripod.Errorf(tripod.Corrupt, "keyring: its content is malformed")
+	}
+	c.marks = make([]mark, n)
+	for i := range c.marks {
+		var t uint8
+		if !s.ReadUint8(&t) || !s.CopyBytes(c.marks[i].sum[:]) {
+			return c, tripod.Errorf(tripod.Corrupt, "keyring: its content is malformed")
+		}
+		c.marks[i].slot = SlotType(t)
+	}
+	c.keys, err = unmarshalCompany(s)
+	return c, err
+}
+
+// damage compares the slots with what they were when the keyring was sealed.
+func (k *Keyring) damage(sealed []mark) error {
+	now := k.marks()
+	if slices.Equal(now, sealed) {
+		return nil
+	}
+	for _, m := range sealed {
+		if !slices.Contains(now, m) {
+			return tripod.Errorf(tripod.Corrupt, "keyring: the slot of its %s was changed or taken away, so that it opens this vault no more", m.slot).
+				WithHint("copy the files below keyring/ from another zone or an earlier copy of this vault")
+		}
+	}
+	return tripod.Errorf(tripod.Corrupt, "keyring: has a slot that the company did not make, or has removed since").
+		WithHint("an old passphrase may open this vault; change the passphrase, and ask whoever keeps the vault what happened")
 }
 
 func (k *Keyring) addSlot(secret Secret, t SlotType, cost Argon, holder string) {
@@ -98,7 +193,7 @@ func (k *Keyring) addSlot(secret Secret, t SlotType, cost Argon, holder string) 
 
 func (s *Slot) wrapKey(holder string) Secret {
 	if s.Type == PassphraseSlot {
-		return Secret(argon2.IDKey([]byte(holder), s.Salt[:], s.Argon.Time, s.Argon.Memory, s.Argon.Threads, 32))
+		return Secret(argon2.IDKey([]byte(normal(holder)), s.Salt[:], s.Argon.Time, s.Argon.Memory, s.Argon.Threads, 32))
 	}
 	// A recovery code carries 144 random bits: no stretching is needed.
 	var out Secret
@@ -151,32 +246,45 @@ func plainGCM(key Secret) cipher.AEAD {
 }
 
 // OpenPassphrase opens the keyring with a passphrase; Denied when it is wrong.
-func (k *Keyring) OpenPassphrase(passphrase string) (*CompanyKeys, error) {
-	keys, _, err := k.open(PassphraseSlot, passphrase)
+// The spacing of its words does not matter. With the keys comes damage: Corrupt
+// when another holder's slot is not what it was, which is for a person to know.
+func (k *Keyring) OpenPassphrase(passphrase string) (keys *CompanyKeys, damage, err error) {
+	c, _, err := k.open(PassphraseSlot, passphrase)
 	if err == nil {
-		return keys, nil
+		return c.keys, k.damage(c.marks), nil
 	}
 	if tripod.KindOf(err) == tripod.Denied {
-		return nil, tripod.Errorf(tripod.Denied, "wrong passphrase").
+		err = tripod.Errorf(tripod.Denied, "wrong passphrase").
 			WithHint("try again, or open the vault with its recovery code: tripod recovery open")
 	}
-	return nil, err
+	return nil, nil, err
 }
 
 // OpenCode opens the keyring with a recovery code; Denied when it is wrong.
-func (k *Keyring) OpenCode(code RecoveryCode) (*CompanyKeys, error) {
-	keys, _, err := k.open(RecoverySlot, string(code[:]))
-	if err != nil && tripod.KindOf(err) == tripod.Denied {
-		return nil, tripod.Errorf(tripod.Denied, "this recovery code does not open this vault").
+// Damage is as OpenPassphrase says.
+func (k *Keyring) OpenCode(code RecoveryCode) (keys *CompanyKeys, damage, err error) {
+	c, _, err := k.open(RecoverySlot, string(code[:]))
+	if err == nil {
+		return c.keys, k.damage(c.marks), nil
+	}
+	if tripod.KindOf(err) == tripod.Denied {
+		err = tripod.Errorf(tripod.Denied, "this recovery code does not open this vault").
 			WithHint("check that the printed kit belongs to company %s", k.Company)
 	}
-	return keys, err
+	return nil, nil, err
 }
 
-func (k *Keyring) open(t SlotType, holder string) (*CompanyKeys, Secret, error) {
+func (k *Keyring) open(t SlotType, holder string) (c content, secret Secret, err error) {
+	refused := tripod.Errorf(tripod.Denied, "keyring: no holder fits")
 	for i := range k.Slots {
 		s := &k.Slots[i]
 		if s.Type != t {
+			continue
+		}
+		if t == PassphraseSlot && !s.Argon.valid() {
+			// Its own holder cannot pay for it, the others still get in.
+			refused = tripod.Errorf(tripod.Corrupt, "keyring: asks for impossible passphrase costs").
+				WithHint("open the vault with its recovery code: tripod recovery open")
 			continue
 		}
 		secret, ok := openWith(s.wrapKey(holder), s.additional(k.Company), s.wrapped)
@@ -185,34 +293,45 @@ func (k *Keyring) open(t SlotType, holder string) (*CompanyKeys, Secret, error) 
 		}
 		plain, ok := openWith(Secret(secret), []byte(keyringTag+string(k.Company[:])), k.sealed)
 		if !ok {
-			return nil, Secret{}, tripod.Errorf(tripod.Corrupt, "keyring: its content does not decrypt")
+			return c, Secret{}, tripod.Errorf(tripod.Corrupt, "keyring: its content does not decrypt")
 		}
-		keys, err := unmarshalCompany(plain)
-		if err == nil && keys.ID != k.Company {
+		c, err = parseContent(plain)
+		if err == nil && c.keys.ID != k.Company {
 			err = tripod.Errorf(tripod.Corrupt, "keyring: holds another company's keys")
 		}
-		return keys, Secret(secret), err
+		return c, Secret(secret), err
 	}
-	return nil, Secret{}, tripod.Errorf(tripod.Denied, "keyring: no holder fits")
+	return c, Secret{}, refused
 }
 
 // Rewrap returns a keyring that a new passphrase opens instead of every old
 // one. Recovery codes stay. Any holder may do it: give a passphrase or a code.
+// Slots that the company did not make are left out; one of its own that was
+// damaged stays known, so that openers are told of it until it is whole again.
 func (k *Keyring) Rewrap(holder SlotType, old, passphrase string, cost Argon) (*Keyring, error) {
-	if err := cost.check(); err != nil {
+	if err := checkNew(passphrase, cost); err != nil {
 		return nil, err
 	}
-	_, secret, err := k.open(holder, old)
+	c, secret, err := k.open(holder, old)
 	if err != nil {
 		return nil, err
 	}
-	next := &Keyring{Company: k.Company, sealed: k.sealed}
+	next := &Keyring{Company: k.Company}
 	next.addSlot(secret, PassphraseSlot, cost, passphrase)
-	for _, s := range k.Slots {
-		if s.Type != PassphraseSlot {
-			next.Slots = append(next.Slots, s)
+	marks, now := next.marks(), k.marks()
+	for _, m := range c.marks {
+		if m.slot == PassphraseSlot {
+			continue
+		}
+		marks = append(marks, m)
+		if i := slices.Index(now, m); i >= 0 {
+			next.Slots = append(next.Slots, k.Slots[i])
 		}
 	}
+	if len(marks) > maxSlots {
+		return nil, tripod.Errorf(tripod.Invalid, "keyring: has room for %d holders", maxSlots)
+	}
+	next.seal(secret, c.keys, marks)
 	return next, nil
 }
 
@@ -223,11 +342,15 @@ func (k *Keyring) Marshal() []byte {
 	b.AddBytes(k.Company[:])
 	b.AddUint8(uint8(len(k.Slots)))
 	for i := range k.Slots {
-		k.Slots[i].addParameters(b)
-		addBytes(b, k.Slots[i].wrapped)
+		k.Slots[i].add(b)
 	}
 	addBytes(b, k.sealed)
 	return b.BytesOrPanic()
+}
+
+func (s *Slot) add(b *cryptobyte.Builder) {
+	s.addParameters(b)
+	addBytes(b, s.wrapped)
 }
 
 // UnmarshalKeyring decodes a keyring.
@@ -239,7 +362,7 @@ func UnmarshalKeyring(p []byte) (*Keyring, error) {
 	s := cryptobyte.String(p)
 	k := new(Keyring)
 	var n uint8
-	if !readTag(&s, keyringTag) || !s.CopyBytes(k.Company[:]) || !s.ReadUint8(&n) || n > maxSlots {
+	if !readTag(&s, keyringTag) || !s.CopyBytes(k.Company[:]) || !s.ReadUint8(&n) || n == 0 || n > maxSlots {
 		return nil, bad
 	}
 	for range n {
@@ -250,9 +373,6 @@ func UnmarshalKeyring(p []byte) (*Keyring, error) {
 			return nil, bad
 		}
 		slot.Type = SlotType(t)
-		if slot.Type == PassphraseSlot && !slot.Argon.valid() {
-			return nil, tripod.Errorf(tripod.Corrupt, "keyring: asks for impossible passphrase costs")
-		}
 		k.Slots = append(k.Slots, slot)
 	}
 	if !readBytes(&s, &k.sealed) || !s.Empty() {

@@ -45,24 +45,24 @@ func reread(t *testing.T, k *Keyring) *Keyring {
 func TestKeyringOpensForItsHoldersAlone(t *testing.T) {
 	keys, code, ring := testKeyring(t)
 	ring = reread(t, ring)
-	got, err := ring.OpenPassphrase("right")
-	if err != nil || !sameKeys(got, keys) {
-		t.Fatal("passphrase:", err)
+	got, damage, err := ring.OpenPassphrase("right")
+	if err != nil || damage != nil || !sameKeys(got, keys) {
+		t.Fatal("passphrase:", err, damage)
 	}
-	if got, err = ring.OpenCode(code); err != nil || !sameKeys(got, keys) {
-		t.Fatal("code:", err)
+	if got, damage, err = ring.OpenCode(code); err != nil || damage != nil || !sameKeys(got, keys) {
+		t.Fatal("code:", err, damage)
 	}
-	for _, wrong := range []string{"", "Right", "right ", string(code[:]), code.String()} {
-		if _, err := ring.OpenPassphrase(wrong); !errors.Is(err, tripod.Denied) || tripod.HintOf(err) == "" {
+	for _, wrong := range []string{"", "Right", "righ t", string(code[:]), code.String()} {
+		if _, _, err := ring.OpenPassphrase(wrong); !errors.Is(err, tripod.Denied) || tripod.HintOf(err) == "" {
 			t.Errorf("passphrase %q: %v", wrong, err)
 		}
 	}
-	if _, err := ring.OpenCode(NewRecoveryCode()); !errors.Is(err, tripod.Denied) || tripod.HintOf(err) == "" {
+	if _, _, err := ring.OpenCode(NewRecoveryCode()); !errors.Is(err, tripod.Denied) || tripod.HintOf(err) == "" {
 		t.Errorf("another code: %v", err)
 	}
 	_, _, foreign := testKeyring(t)
 	foreign.Slots = ring.Slots
-	if _, err := foreign.OpenPassphrase("right"); !errors.Is(err, tripod.Denied) {
+	if _, _, err := foreign.OpenPassphrase("right"); !errors.Is(err, tripod.Denied) {
 		t.Errorf("slots moved to another company: %v", err)
 	}
 }
@@ -78,15 +78,18 @@ func TestRewrapReplacesThePassphraseAndKeepsTheCode(t *testing.T) {
 			t.Fatal(err)
 		}
 		next = reread(t, next)
-		if _, err := next.OpenPassphrase("right"); !errors.Is(err, tripod.Denied) {
+		if _, _, err := next.OpenPassphrase("right"); !errors.Is(err, tripod.Denied) {
 			t.Errorf("the old passphrase: %v", err)
 		}
-		got, err := next.OpenPassphrase("new")
-		if err != nil || !sameKeys(got, keys) {
-			t.Errorf("the new passphrase: %v", err)
+		got, damage, err := next.OpenPassphrase("new")
+		if err != nil || damage != nil || !sameKeys(got, keys) {
+			t.Errorf("the new passphrase: %v, %v", err, damage)
 		}
-		if got, err = next.OpenCode(code); err != nil || !sameKeys(got, keys) {
-			t.Errorf("the code: %v", err)
+		if got, damage, err = next.OpenCode(code); err != nil || damage != nil || !sameKeys(got, keys) {
+			t.Errorf("the code: %v, %v", err, damage)
+		}
+		if bytes.Equal(next.sealed[:saltedNonce], ring.sealed[:saltedNonce]) {
+			t.Error("one nonce for two contents")
 		}
 	}
 	if _, err := ring.Rewrap(PassphraseSlot, "wrong", "new", cheap()); !errors.Is(err, tripod.Denied) {
@@ -112,8 +115,12 @@ func TestCostsThatReadersRefuseAreNotWritten(t *testing.T) {
 			t.Errorf("rewrap %+v: %v", bad, err)
 		}
 		ring.Slots[0].Argon = bad
-		if _, err := UnmarshalKeyring(ring.Marshal()); !errors.Is(err, tripod.Corrupt) {
+		read := reread(t, ring)
+		if _, _, err := read.OpenPassphrase("right"); !errors.Is(err, tripod.Corrupt) || tripod.HintOf(err) == "" {
 			t.Errorf("read %+v: %v", bad, err)
+		}
+		if got, damage, err := read.OpenCode(code); err != nil || !errors.Is(damage, tripod.Corrupt) || !sameKeys(got, keys) {
+			t.Errorf("the code beside %+v: %v, %v", bad, err, damage)
 		}
 		ring.Slots[0].Argon = cheap()
 	}
@@ -138,12 +145,16 @@ func TestNoDamageToAKeyringOpensAnotherKey(t *testing.T) {
 				return // costs a test does not pay
 			}
 		}
-		for _, f := range []func() (*CompanyKeys, error){
-			func() (*CompanyKeys, error) { return k.OpenPassphrase("right") },
-			func() (*CompanyKeys, error) { return k.OpenCode(code) },
+		for _, f := range []func() (*CompanyKeys, error, error){
+			func() (*CompanyKeys, error, error) { return k.OpenPassphrase("right") },
+			func() (*CompanyKeys, error, error) { return k.OpenCode(code) },
 		} {
-			if got, err := f(); err == nil && !sameKeys(got, keys) {
+			got, damage, err := f()
+			if err == nil && !sameKeys(got, keys) {
 				t.Fatal("another key, and no error")
+			}
+			if err == nil && !errors.Is(damage, tripod.Corrupt) {
+				t.Fatalf("opened, and the damage went unseen: %v", damage)
 			}
 		}
 	}
@@ -163,8 +174,90 @@ func TestNoDamageToAKeyringOpensAnotherKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := k.OpenPassphrase("right"); !errors.Is(err, tripod.Corrupt) {
+	if _, _, err := k.OpenPassphrase("right"); !errors.Is(err, tripod.Corrupt) {
 		t.Errorf("damaged content: %v", err)
+	}
+}
+
+// Who opens the keyring learns that another way in is gone, and which; a new
+// passphrase does not hide it.
+func TestDamageToAnotherSlotIsToldAndStaysKnown(t *testing.T) {
+	keys, _, ring := testKeyring(t)
+	ring.Slots[1].wrapped[0] ^= 1
+	expect := func(what, want string, k *Keyring, passphrase string) {
+		t.Helper()
+		got, damage, err := k.OpenPassphrase(passphrase)
+		if err != nil || !sameKeys(got, keys) || !errors.Is(damage, tripod.Corrupt) || tripod.HintOf(damage) == "" || !strings.Contains(damage.Error(), want) {
+			t.Errorf("%s: %v, %v", what, err, damage)
+		}
+	}
+	expect("damaged code slot", "recovery code", reread(t, ring), "right")
+	next, err := ring.Rewrap(PassphraseSlot, "right", "new", cheap())
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect("after a new passphrase", "recovery code", reread(t, next), "new")
+	next.Slots = next.Slots[:1]
+	expect("taken away", "recovery code", reread(t, next), "new")
+
+	keys, _, ring = testKeyring(t)
+	old := ring.Slots[0]
+	if next, err = ring.Rewrap(PassphraseSlot, "right", "new", cheap()); err != nil {
+		t.Fatal(err)
+	}
+	next.Slots = append(next.Slots, old)
+	expect("an old slot put back", "has removed", reread(t, next), "right")
+	if next, err = next.Rewrap(PassphraseSlot, "new", "newer", cheap()); err != nil {
+		t.Fatal(err)
+	}
+	if _, damage, err := next.OpenPassphrase("newer"); err != nil || damage != nil {
+		t.Errorf("slots of strangers are left out: %v, %v", err, damage)
+	}
+}
+
+func TestAKeyringHasOneToEightSlots(t *testing.T) {
+	_, _, ring := testKeyring(t)
+	for n, want := range map[int]error{0: tripod.Corrupt, maxSlots: nil, maxSlots + 1: tripod.Corrupt} {
+		k := &Keyring{Company: ring.Company, sealed: ring.sealed}
+		for range n {
+			k.Slots = append(k.Slots, ring.Slots[0])
+		}
+		if _, err := UnmarshalKeyring(k.Marshal()); !errors.Is(err, want) {
+			t.Errorf("%d slots: %v", n, err)
+		}
+	}
+}
+
+// Words on paper have no spacing, and letters no composition.
+func TestPassphrasesOpenAsTheyRead(t *testing.T) {
+	keys, err := NewCompany()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ring, err := NewKeyring(keys, "vier gro\u0308ßere Kühe", NewRecoveryCode(), cheap())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text, opens := range map[string]bool{
+		"vier größere Kühe":                     true,
+		"  vier\tgrößere \u3000 Ku\u0308he\r\n": true,
+		"vier\u00a0größere\nKühe":               true,
+		"viergrößere Kühe":                      false,
+		"Vier größere Kühe":                     false,
+		"vier grössere Kühe":                    false,
+		"vier größere\u200bKühe":                false,
+	} {
+		if _, _, err := ring.OpenPassphrase(text); (err == nil) != opens {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+	for _, empty := range []string{"", " ", "\n\t\u3000"} {
+		if _, err := NewKeyring(keys, empty, NewRecoveryCode(), cheap()); !errors.Is(err, tripod.Invalid) {
+			t.Errorf("%q: %v", empty, err)
+		}
+		if _, err := ring.Rewrap(PassphraseSlot, "vier größere Kühe", empty, cheap()); !errors.Is(err, tripod.Invalid) {
+			t.Errorf("rewrapped to %q: %v", empty, err)
+		}
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"time"
 
@@ -40,9 +41,6 @@ type Made struct {
 // New makes a company, a recovery code for it, and the two documents that its
 // first vault begins with.
 func New(passphrase string, now time.Time, cost seal.Argon) (*Made, error) {
-	if passphrase == "" {
-		return nil, tripod.Errorf(tripod.Invalid, "passphrase: must not be empty")
-	}
 	company, err := seal.NewCompany()
 	if err != nil {
 		return nil, err
@@ -68,9 +66,11 @@ type Sealed struct {
 	Descriptor *snapshot.Descriptor
 	Keyring    *seal.Keyring
 	Number     int // of the keyring: the highest counts
-	// Damage is set by opening: Corrupt when another holder's way in is not what
-	// it was, which someone should know before it is needed.
+	// Damage is set by loading and opening: Corrupt when a newer keyring cannot be
+	// read or another holder's way in is not what it was, which someone should
+	// know before it is needed.
 	Damage error
+	unread error // the part of it that loading found
 }
 
 // Documents is the part of vault.Reader that keys need.
@@ -100,7 +100,7 @@ func Load(ctx context.Context, r Documents) (*Sealed, error) {
 		return nil, err
 	}
 	s := &Sealed{Descriptor: d}
-	var damage error
+	var damage error // of those newer than s.Keyring
 	err = r.Documents(ctx, vault.KeyringPrefix, func(name string, content []byte) error {
 		var n int
 		if _, err := fmt.Sscanf(name, vault.KeyringPrefix+"%d", &n); err != nil || n < 1 || name != documentName(n) {
@@ -113,7 +113,7 @@ func Load(ctx context.Context, r Documents) (*Sealed, error) {
 		case ring.Company != d.Company:
 			damage = tripod.Errorf(tripod.Corrupt, "%s: belongs to another company", name)
 		default:
-			s.Keyring = ring
+			s.Keyring, damage = ring, nil
 		}
 		// A damaged one keeps its number, so that the next is written behind it.
 		s.Number = max(s.Number, n)
@@ -128,7 +128,11 @@ func Load(ctx context.Context, r Documents) (*Sealed, error) {
 	case s.Keyring == nil:
 		return nil, tripod.Errorf(tripod.Corrupt, "the vault's keyring is missing").
 			WithHint("copy the files below keyring/ from another zone or an earlier copy of this vault")
+	case damage != nil:
+		s.unread = tripod.Errorf(tripod.Corrupt, "the vault's newest keyring cannot be read, one before it is used: %w", damage).
+			WithHint("copy the files below keyring/ from another zone; until then a passphrase from before the last change is the one that opens")
 	}
+	s.Damage = s.unread
 	return s, nil
 }
 
@@ -137,7 +141,7 @@ func documentName(n int) string { return fmt.Sprintf("%s%08d", vault.KeyringPref
 // OpenPassphrase opens the keyring with a passphrase; Denied when it is wrong.
 func (s *Sealed) OpenPassphrase(passphrase string) (*seal.CompanyKeys, error) {
 	keys, damage, err := s.Keyring.OpenPassphrase(passphrase)
-	s.Damage = damage
+	s.Damage = errors.Join(s.unread, damage)
 	return s.checked(keys, err)
 }
 
@@ -145,7 +149,7 @@ func (s *Sealed) OpenPassphrase(passphrase string) (*seal.CompanyKeys, error) {
 // company's.
 func (s *Sealed) OpenCode(code seal.RecoveryCode) (*seal.CompanyKeys, error) {
 	keys, damage, err := s.Keyring.OpenCode(code)
-	s.Damage = damage
+	s.Damage = errors.Join(s.unread, damage)
 	return s.checked(keys, err)
 }
 
@@ -175,9 +179,6 @@ func Pinned(d *snapshot.Descriptor, pinned *seal.CompanyPublic) error {
 // ChangePassphrase seals the keyring for a new passphrase instead of every old
 // one, and stores it. The recovery code stays.
 func (s *Sealed) ChangePassphrase(ctx context.Context, a vault.Admin, holder seal.SlotType, old, passphrase string, cost seal.Argon) error {
-	if passphrase == "" {
-		return tripod.Errorf(tripod.Invalid, "passphrase: must not be empty")
-	}
 	next, err := s.Keyring.Rewrap(holder, old, passphrase, cost)
 	if err != nil {
 		return err

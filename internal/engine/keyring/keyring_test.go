@@ -116,9 +116,14 @@ func TestDamagedKeyring(t *testing.T) {
 	if _, err := sealed.OpenPassphrase(passphrase); err != nil {
 		t.Error(err)
 	}
-	if sealed.Number != 2 {
-		t.Errorf("number %d, want 2", sealed.Number)
+	if sealed.Number != 2 || !errors.Is(sealed.Damage, tripod.Corrupt) || tripod.HintOf(sealed.Damage) == "" {
+		t.Errorf("number %d, want 2; damage %v", sealed.Number, sealed.Damage)
 	}
+	s[documentName(3)] = s[documentName(1)]
+	if sealed = load(t, s); sealed.Damage != nil {
+		t.Errorf("damaged and replaced: %v", sealed.Damage)
+	}
+	delete(s, documentName(3))
 	delete(s, documentName(1))
 	if _, err := Load(t.Context(), s); !errors.Is(err, tripod.Corrupt) {
 		t.Errorf("only a damaged one: %v", err)
@@ -130,6 +135,29 @@ func TestDamagedKeyring(t *testing.T) {
 	delete(s, vault.DescriptorName)
 	if _, err := Load(t.Context(), s); !errors.Is(err, tripod.NotFound) {
 		t.Errorf("no vault: %v", err)
+	}
+}
+
+// The holder who gets in learns that the other would not.
+func TestDamagedSlot(t *testing.T) {
+	s, made := newShelf(t)
+	ring := s[documentName(1)]
+	at := len("tripod 1 keyring\n") + 16 + 1 + 26 + 2 + 60 + 1 // the code slot's salt
+	ring[at] ^= 1
+	sealed := load(t, s)
+	if _, err := sealed.OpenPassphrase(passphrase); err != nil {
+		t.Fatal(err)
+	}
+	if !errors.Is(sealed.Damage, tripod.Corrupt) || !strings.Contains(sealed.Damage.Error(), "recovery code") || tripod.HintOf(sealed.Damage) == "" {
+		t.Errorf("damage: %v", sealed.Damage)
+	}
+	if _, err := sealed.OpenCode(made.Code); !errors.Is(err, tripod.Denied) {
+		t.Errorf("the damaged slot: %v", err)
+	}
+	ring[at] ^= 1
+	sealed = load(t, s)
+	if _, err := sealed.OpenCode(made.Code); err != nil || sealed.Damage != nil {
+		t.Errorf("whole again: %v, %v", err, sealed.Damage)
 	}
 }
 

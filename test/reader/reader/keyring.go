@@ -1,6 +1,7 @@
 package reader
 
 import (
+	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/ed25519"
@@ -9,9 +10,11 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/zeebo/blake3"
 	"golang.org/x/crypto/argon2"
+	"golang.org/x/text/unicode/norm"
 )
 
 const keyringTag = "tripod 1 keyring\n"
@@ -25,29 +28,30 @@ type company struct {
 }
 
 // openKeyring opens a keyring with a passphrase, or with a recovery code when
-// the secret is one.
-func openKeyring(doc []byte, secret string) (*company, error) {
+// the secret is one. The warning is of damage to others' slots.
+func openKeyring(doc []byte, secret string) (c *company, warning, err error) {
 	f := &fields{b: doc}
 	f.tag(keyringTag)
 	id := f.id()
 	count := f.uint(1)
-	if count > 64 {
-		return nil, errors.New("keyring: more than 64 slots")
+	if count < 1 || count > 8 {
+		return nil, nil, errors.New("keyring: no slots, or more than 8")
 	}
 	code, isCode := parseCode(secret)
 	var content [32]byte
 	found := false
+	marks := []byte{byte(count)} // of the slots as they are
 	for range count {
+		slot := f.b
 		params := f.take(1 + 16 + 4 + 4 + 1)
 		wrapped := f.counted(2)
-		if f.bad || found {
-			continue
+		if f.bad {
+			break
 		}
-		key, ok, err := wrapKey(params, secret, code, isCode)
-		if err != nil {
-			return nil, err
-		}
-		if !ok {
+		sum := blake3.Sum256(slot[:len(slot)-len(f.b)])
+		marks = append(append(marks, params[0]), sum[:]...)
+		key, ok := wrapKey(params, secret, code, isCode)
+		if !ok || found {
 			continue
 		}
 		if plain, err := unseal(key, slices.Concat([]byte(keyringTag), id[:], params), wrapped); err == nil && len(plain) == 32 {
@@ -56,37 +60,48 @@ func openKeyring(doc []byte, secret string) (*company, error) {
 	}
 	sealed := f.counted(2)
 	if err := f.done("keyring"); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if !found {
-		return nil, errors.New("keyring: neither a passphrase nor a recovery code of this vault")
+		return nil, nil, errors.New("keyring: neither a passphrase nor a recovery code of this vault")
 	}
 	plain, err := unseal(content, slices.Concat([]byte(keyringTag), id[:]), sealed)
 	if err != nil {
-		return nil, fmt.Errorf("keyring content: %w", err)
+		return nil, nil, fmt.Errorf("keyring content: %w", err)
 	}
-	return parseCompany(plain, id)
+	in := &fields{b: plain}
+	in.take(33 * in.uint(1))
+	if in.bad {
+		return nil, nil, errors.New("keyring content: malformed")
+	}
+	if !bytes.Equal(plain[:len(plain)-len(in.b)], marks) {
+		warning = errors.New("keyring: its slots are not those that the company made: another holder's secret may open it no more, or an old one again")
+	}
+	c, err = parseCompany(in.b, id)
+	return c, warning, err
 }
 
 // wrapKey derives the key that opens a slot; ok is false for slots of another
-// kind than the secret.
-func wrapKey(params []byte, secret string, code []byte, isCode bool) (key [32]byte, ok bool, err error) {
+// kind than the secret and for impossible ones.
+func wrapKey(params []byte, secret string, code []byte, isCode bool) (key [32]byte, ok bool) {
 	f := &fields{b: params}
 	kind, salt := f.byte(), f.take(16)
 	passes, memory, threads := f.uint(4), f.uint(4), f.uint(1)
 	switch kind {
 	case 1:
 		if passes < 1 || passes > 16 || threads < 1 || threads > 8 || memory < 8*threads || memory > 64<<10 {
-			return key, false, errors.New("keyring: impossible passphrase costs")
+			return key, false
 		}
-		return fixed32(argon2.IDKey([]byte(secret), salt, uint32(passes), uint32(memory), uint8(threads), 32)), true, nil
+		// Letters composed, words one space apart.
+		secret = strings.Join(strings.FieldsFunc(norm.NFC.String(secret), unicode.IsSpace), " ")
+		return fixed32(argon2.IDKey([]byte(secret), salt, uint32(passes), uint32(memory), uint8(threads), 32)), true
 	case 2:
 		if isCode {
 			blake3.DeriveKey("tripod 1 recovery code", slices.Concat(code, salt), key[:])
 		}
-		return key, isCode, nil
+		return key, isCode
 	}
-	return key, false, nil
+	return key, false
 }
 
 func parseCompany(plain []byte, id [16]byte) (*company, error) {

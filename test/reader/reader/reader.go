@@ -28,6 +28,9 @@ import (
 
 // Vault is an opened vault directory. It is for one goroutine.
 type Vault struct {
+	// Warnings is what is wrong and did not keep the vault from opening.
+	Warnings []string
+
 	dir     string
 	company *company
 	about   *descriptor
@@ -71,8 +74,12 @@ func Open(dir, secret string) (*Vault, error) {
 	if raw, err = v.object(rings[len(rings)-1]); err != nil {
 		return nil, err
 	}
-	if v.company, err = openKeyring(raw, secret); err != nil {
+	var warning error
+	if v.company, warning, err = openKeyring(raw, secret); err != nil {
 		return nil, err
+	}
+	if warning != nil {
+		v.Warnings = append(v.Warnings, warning.Error())
 	}
 	if v.private, err = hpke.MLKEM768X25519().NewPrivateKey(v.company.box); err != nil {
 		return nil, fmt.Errorf("company key: %w", err)

@@ -3,6 +3,7 @@ package reader
 import (
 	"bytes"
 	"crypto/ed25519"
+	"errors"
 	"os"
 	"path/filepath"
 	"sort"
@@ -277,13 +278,12 @@ func TestReaderNoticesEveryLie(t *testing.T) {
 		w.commit(tripod.Stream, "other", w.list(xof("y", 1000), 500))
 	}
 	read := func() error {
-		// A keyring may be damaged for one holder alone.
-		if _, err := Open(w.dir, w.code.String()); err != nil {
-			return err
-		}
 		v, err := Open(w.dir, testPassphrase)
 		if err != nil {
 			return err
+		}
+		if len(v.Warnings) > 0 { // a keyring may be damaged for another holder alone
+			return errors.New(v.Warnings[0])
 		}
 		snaps, err := v.Snapshots()
 		if err != nil {

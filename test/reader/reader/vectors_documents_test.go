@@ -183,6 +183,7 @@ func TestVectorsOfRecoveryCodes(t *testing.T) {
 
 type keyringVector struct {
 	Passphrase string `json:"passphrase"`
+	Typed      string `json:"passphrase_typed"` // opens it as well
 	Code       string `json:"recovery_code"`
 	Keyring    hx     `json:"keyring"`
 	Company    hx     `json:"company"`
@@ -197,7 +198,8 @@ func TestVectorsOfKeyrings(t *testing.T) {
 		sign, seed := signer(1)
 		keys := seal.CompanyKeys{ID: vectorID(0), Box: box[:], Sign: sign, Domain: domain}
 		v := keyringVector{
-			Passphrase: "correct horse battery staple", Company: hx(keys.ID[:]), Box: box[:], SignSeed: seed, Domain: domain[:],
+			Passphrase: "größere pferde brauchen kühle ställe", Typed: "\tgro\u0308ßere  pferde\u3000brauchen\n ku\u0308hle ställe ",
+			Company: hx(keys.ID[:]), Box: box[:], SignSeed: seed, Domain: domain[:],
 		}
 		code := seal.NewRecoveryCode()
 		ring, err := seal.NewKeyring(&keys, v.Passphrase, code, seal.Argon{Time: 2, Memory: 256, Threads: 2})
@@ -205,28 +207,30 @@ func TestVectorsOfKeyrings(t *testing.T) {
 		v.Code, v.Keyring = code.String(), ring.Marshal()
 		return v
 	})
-	for _, secret := range []string{v.Passphrase, v.Code} {
-		c, err := openKeyring(v.Keyring, secret)
-		must(t, err)
+	for _, secret := range []string{v.Passphrase, v.Typed, v.Code} {
+		c, warning, err := openKeyring(v.Keyring, secret)
+		must(t, err, warning)
 		if !bytes.Equal(c.id[:], v.Company) || !bytes.Equal(c.box, v.Box) || !bytes.Equal(c.sign.Seed(), v.SignSeed) || !bytes.Equal(c.domain[:], v.Domain) {
 			t.Error("the reader finds other keys")
 		}
 	}
 	ring, err := seal.UnmarshalKeyring(v.Keyring)
 	must(t, err)
-	keys, err := ring.OpenPassphrase(v.Passphrase)
-	must(t, err)
+	keys, damage, err := ring.OpenPassphrase(v.Passphrase)
+	must(t, err, damage)
+	_, damage, err = ring.OpenPassphrase(v.Typed)
+	must(t, err, damage)
 	code, err := seal.ParseRecoveryCode(v.Code)
 	must(t, err)
-	same, err := ring.OpenCode(code)
-	must(t, err)
+	same, damage, err := ring.OpenCode(code)
+	must(t, err, damage)
 	if !bytes.Equal(keys.Box, v.Box) || !bytes.Equal(same.Box, v.Box) || keys.Domain != fixed32(v.Domain) || !bytes.Equal(ring.Marshal(), v.Keyring) {
 		t.Error("the product finds other keys")
 	}
-	if _, err := openKeyring(v.Keyring, "another passphrase"); err == nil {
+	if _, _, err := openKeyring(v.Keyring, "another passphrase"); err == nil {
 		t.Error("the reader takes any passphrase")
 	}
-	if _, err := ring.OpenPassphrase("another passphrase"); !errors.Is(err, tripod.Denied) {
+	if _, _, err := ring.OpenPassphrase("another passphrase"); !errors.Is(err, tripod.Denied) {
 		t.Errorf("another passphrase: %v", err)
 	}
 }

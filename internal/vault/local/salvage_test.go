@@ -139,8 +139,10 @@ func TestANodeDamagedAfterItWasClosed(t *testing.T) {
 			nodePack = name
 		}
 	}
-	top := w.Node(tripod.Tree, fine)
+	top, aside := w.Node(tripod.Tree, fine), w.Node(tripod.Tree, w.Node(tripod.Disk))
 	put(t, session, top)
+	put(t, session, w.Node(tripod.Disk))
+	put(t, session, aside)
 	must(t, session.Close())
 	must(t, s.Delete(t.Context(), dataPack)) // so that the node pack stays open
 
@@ -163,9 +165,32 @@ func TestANodeDamagedAfterItWasClosed(t *testing.T) {
 	}))
 	// Something others put makes the index look again.
 	other := begin(t, open(t, s, t.TempDir()))
-	put(t, other, w.Node(tripod.Disk))
+	put(t, other, w.Node(tripod.List))
 	must(t, other.Close())
 	if held(top) {
 		t.Error("a node over a damaged one counts as closed")
+	}
+	if !held(aside) {
+		t.Error("a tree that has nothing to do with it was opened for good")
+	}
+}
+
+// TestRangesAreJoined: blobs side by side are read at once, what lies far between
+// two is not read.
+func TestRangesAreJoined(t *testing.T) {
+	w := vaulttest.NewWorld(1)
+	s := faulty.New(newVault(t, w))
+	v := open(t, s, t.TempDir())
+	blobs := []vaulttest.Blob{w.Data(1, 100), w.Data(2, 100), w.Data(3, 1<<20), w.Data(4, 100)}
+	put(t, begin(t, v), blobs...)
+	for _, want := range []struct {
+		reads int
+		blobs []vaulttest.Blob
+	}{{1, blobs[:2]}, {2, []vaulttest.Blob{blobs[0], blobs[3]}}, {1, blobs[2:3]}} {
+		s.Script()
+		readBack(t, v, want.blobs...)
+		if n := s.CountOf(faulty.Get); n != want.reads {
+			t.Errorf("%d blobs in %d reads, want %d", len(want.blobs), n, want.reads)
+		}
 	}
 }

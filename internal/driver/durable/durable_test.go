@@ -282,12 +282,20 @@ func TestClassify(t *testing.T) {
 		err  error
 		kind tripod.ErrorKind
 	}{
-		{syscall.ENOSPC, tripod.Exhausted}, {syscall.EDQUOT, tripod.Exhausted},
-		{syscall.EMFILE, tripod.Exhausted}, {syscall.ENFILE, tripod.Exhausted},
-		{syscall.EROFS, tripod.Denied}, {syscall.EACCES, tripod.Denied}, {syscall.EPERM, tripod.Denied},
-		{syscall.EIO, tripod.Unavailable}, {syscall.ESTALE, tripod.Unavailable},
-		{syscall.ENOENT, tripod.NotFound}, {syscall.EEXIST, tripod.Exists},
-		{syscall.ENOTDIR, tripod.Conflict}, {syscall.EISDIR, tripod.Conflict}, {syscall.ENOTEMPTY, tripod.Conflict},
+		{syscall.ENOSPC, tripod.Exhausted},
+		{syscall.EDQUOT, tripod.Exhausted},
+		{syscall.EMFILE, tripod.Exhausted},
+		{syscall.ENFILE, tripod.Exhausted},
+		{syscall.EROFS, tripod.Denied},
+		{syscall.EACCES, tripod.Denied},
+		{syscall.EPERM, tripod.Denied},
+		{syscall.EIO, tripod.Unavailable},
+		{syscall.ESTALE, tripod.Unavailable},
+		{syscall.ENOENT, tripod.NotFound},
+		{syscall.EEXIST, tripod.Exists},
+		{syscall.ENOTDIR, tripod.Conflict},
+		{syscall.EISDIR, tripod.Conflict},
+		{syscall.ENOTEMPTY, tripod.Conflict},
 		{errors.New("?"), tripod.Internal},
 	} {
 		err := durable.Classify(&fs.PathError{Op: "openat", Path: "rel", Err: c.err}, "put", "/srv/vault/pack")

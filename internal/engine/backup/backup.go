@@ -51,9 +51,9 @@ type Options struct {
 	Tags     []string
 	Program  string // name and version of the program, for the label
 	Now      time.Time
-	DryRun   bool // find out what would be read; write nothing
+	DryRun   bool       // find out what would be read; write nothing
 	Level    seal.Level // Auto: Small for disks, Fast for all else
-	Block    int // block size of a disk map in bytes; 0 chooses
+	Block    int        // block size of a disk map in bytes; 0 chooses
 	Warnings *Warnings
 	Progress run.Progress
 

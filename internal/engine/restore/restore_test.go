@@ -188,8 +188,16 @@ func TestPathsGoWhereTheyAreExpected(t *testing.T) {
 	w, want := New(t), mixed(2)
 	w.Snapshot("/home/me", want, TinySizes())
 	for _, c := range []struct{ path, at string }{
-		{"/home/me/a/f3", "f3"}, {"a/f3", "f3"}, {"home/me/a/f3", "f3"}, {"/home/me/a", "a/f3"}, {"a/", "a/f3"}, {"a/b", "b/f3"},
-		{"/home/me", "me/a/f3"}, {"/home", "home/me/a/f3"}, {"/", "home/me/a/f3"}, {"", "a/f3"},
+		{"/home/me/a/f3", "f3"},
+		{"a/f3", "f3"},
+		{"home/me/a/f3", "f3"},
+		{"/home/me/a", "a/f3"},
+		{"a/", "a/f3"},
+		{"a/b", "b/f3"},
+		{"/home/me", "me/a/f3"},
+		{"/home", "home/me/a/f3"},
+		{"/", "home/me/a/f3"},
+		{"", "a/f3"},
 	} {
 		dir := t.TempDir()
 		if _, err := restoreAll(t, w, restore.Options{To: dir, Path: c.path}); err != nil {

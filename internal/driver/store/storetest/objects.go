@@ -126,9 +126,19 @@ func checkRanges(ctx context.Context, e *env) error {
 		n    int
 		err  error
 	}{
-		{0, 10000, 10000, nil}, {0, 10001, 10000, io.EOF}, {0, 1, 1, nil}, {9999, 1, 1, nil}, {9999, 2, 1, io.EOF},
-		{10000, 1, 0, io.EOF}, {10001, 1, 0, io.EOF}, {1 << 40, 1, 0, io.EOF},
-		{4095, 2, 2, nil}, {5000, 5000, 5000, nil}, {5000, 6000, 5000, io.EOF}, {0, 0, 0, nil}, {77, 0, 0, nil},
+		{0, 10000, 10000, nil},
+		{0, 10001, 10000, io.EOF},
+		{0, 1, 1, nil},
+		{9999, 1, 1, nil},
+		{9999, 2, 1, io.EOF},
+		{10000, 1, 0, io.EOF},
+		{10001, 1, 0, io.EOF},
+		{1 << 40, 1, 0, io.EOF},
+		{4095, 2, 2, nil},
+		{5000, 5000, 5000, nil},
+		{5000, 6000, 5000, io.EOF},
+		{0, 0, 0, nil},
+		{77, 0, 0, nil},
 	} {
 		p := bytes.Repeat([]byte{0xee}, c.size)
 		n, err := e.store.Get(ctx, e.prefix+"range", p, c.off)

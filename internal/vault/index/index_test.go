@@ -141,6 +141,26 @@ func TestClosedBits(t *testing.T) {
 	}
 }
 
+// TestFoundPacksDoNotReplace: a list that is older than a Put must not take back
+// what the Put knows.
+func TestFoundPacksDoNotReplace(t *testing.T) {
+	x := open(t, t.TempDir())
+	defer closeIndex(t, x)
+	node := entries(0, 1, tripod.Tree)
+	node[0].Closed = true
+	if err := x.Add(packOf(1, frame.NodeClass), node, nil); err != nil {
+		t.Fatal(err)
+	}
+	found := packOf(1, frame.NodeClass)
+	found.Open = true
+	if err := x.AddFound(found, entries(0, 1, tripod.Tree)); err != nil {
+		t.Fatal(err)
+	}
+	if ok, _ := x.Settled(); !ok || !find(t, x, idOf(0))[0].Closed {
+		t.Error("a node that was closed is open")
+	}
+}
+
 func TestDroppingALastCopyOpensNodes(t *testing.T) {
 	x := open(t, t.TempDir())
 	defer closeIndex(t, x)

@@ -289,7 +289,7 @@ func packsOf(t *testing.T, s store.Store) (names []string) {
 // TestDamagedPacks: whatever happens to a pack, the vault opens, never gives
 // wrong bytes, gives what is whole, names what is not, and takes it in again.
 func TestDamagedPacks(t *testing.T) {
-	rounds := uint64(40)
+	rounds := uint64(20)
 	if testing.Short() {
 		rounds = 4
 	}

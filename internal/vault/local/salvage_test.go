@@ -181,7 +181,7 @@ func TestRangesAreJoined(t *testing.T) {
 	w := vaulttest.NewWorld(1)
 	s := faulty.New(newVault(t, w))
 	v := open(t, s, t.TempDir())
-	blobs := []vaulttest.Blob{w.Data(1, 100), w.Data(2, 100), w.Data(3, 1<<20), w.Data(4, 100)}
+	blobs := []vaulttest.Blob{w.Data(1, 100), w.Data(2, 100), w.Data(3, 100_000), w.Data(4, 100)}
 	put(t, begin(t, v), blobs...)
 	for _, want := range []struct {
 		reads int
@@ -193,4 +193,26 @@ func TestRangesAreJoined(t *testing.T) {
 			t.Errorf("%d blobs in %d reads, want %d", len(want.blobs), n, want.reads)
 		}
 	}
+}
+
+// TestForeignObjectsAndCertificates: what has no document's name is no document,
+// and a certificate under another machine's name certifies nobody.
+func TestForeignObjectsAndCertificates(t *testing.T) {
+	w := vaulttest.NewWorld(1)
+	s := newVault(t, w)
+	must(t, s.Put(t.Context(), "record/x", []byte("x")))
+	v := open(t, s, t.TempDir())
+	must(t, v.Documents(t.Context(), "", func(name string, _ []byte) error {
+		if name == "record/x" {
+			t.Error("a foreign object counts as a document")
+		}
+		return nil
+	}))
+	one, two := w.Machine(1), w.Machine(2)
+	must(t, s.Put(t.Context(), vault.CertificateName(one.ID), two.Certificate))
+	session := begin(t, v)
+	root := w.Node(tripod.Tree)
+	put(t, session, root)
+	record := one.Record(w.Source(1), nil, root.ID, nil)
+	wantKind(t, "commit", session.Commit(t.Context(), record, one.Grants(record)), tripod.Denied)
 }

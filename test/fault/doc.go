@@ -5,8 +5,9 @@
 //
 //	crash_test.go    the whole stack on a simulated disk, cut at every operation
 //	errors_test.go   every call of that disk, and of what is backed up, fails once
-//	damage_test.go   what lies in the vault is damaged, swapped, removed, forged
-//	kill_test.go     the program is killed by SIGKILL at random moments
+//	damage_test.go   what lies in the vault is damaged, swapped, removed; forge_test.go
+//	kill_test.go     backups are killed by SIGKILL at random moments; other
+//	                 commands in killmore_test.go
 //	signal_test.go   it is interrupted; a second writer waits for it
 //	space_test.go    disks that are really full, really read-only
 //	files_test.go    files that cannot be read, change and vanish

@@ -125,7 +125,7 @@ func manPage(cmd *cobra.Command) string {
 		fmt.Fprintf(&b, ".SH %s\n", strings.ToUpper(set.title))
 		set.flags.VisitAll(func(f *pflag.Flag) {
 			if !f.Hidden {
-				fmt.Fprintf(&b, ".TP\n.B %s\n%s\n", roff(flagLine(f)), roff(f.Usage))
+				fmt.Fprintf(&b, ".TP\n.B %s\n%s\n", roff(flagLine(f)), roff(flagText(f)))
 			}
 		})
 	}
@@ -144,6 +144,11 @@ func manPage(cmd *cobra.Command) string {
 		fmt.Fprintf(&b, ".SH SEE ALSO\n%s\n", strings.Join(names, ", "))
 	}
 	return b.String()
+}
+
+func flagText(f *pflag.Flag) string {
+	_, text := pflag.UnquoteUsage(f)
+	return text
 }
 
 func flagLine(f *pflag.Flag) string {

@@ -48,7 +48,7 @@ func (a *app) globalFlags(root *cobra.Command) {
 
 // vaultFlag adds --vault, which the environment may give instead.
 func (a *app) vaultFlag(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&a.vault, "vault", "", "`DIR` of the vault (or TRIPOD_VAULT)")
+	cmd.Flags().StringVar(&a.vault, "vault", "", "the vault in `DIR` (or TRIPOD_VAULT)")
 	_ = cmd.MarkFlagDirname("vault") // the flag is there
 }
 

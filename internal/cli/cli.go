@@ -98,6 +98,9 @@ func Main(env Env, args []string) int {
 	return a.finish(err)
 }
 
+// Commands is the tree of all commands, for those who document it.
+func Commands(env Env) *cobra.Command { return newRoot(newApp(env)) }
+
 func newRoot(a *app) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "tripod",

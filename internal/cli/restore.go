@@ -53,8 +53,8 @@ what differs; it also continues an interrupted restore. "always" replaces all.`,
 	}
 	a.vaultFlag(cmd)
 	flags := cmd.Flags()
-	flags.StringVar(&f.to, "to", "", "the folder `DIR` to restore into (required)")
-	flags.StringVar(&f.overwrite, "overwrite", "never", "`WHEN` to replace files in the way: never, changed or always")
+	flags.StringVar(&f.to, "to", "", "restore into `DIR` (required)")
+	flags.StringVar(&f.overwrite, "overwrite", "never", "replace files in the way `WHEN`: never, changed or always")
 	flags.BoolVarP(&f.dryRun, "dry-run", "n", false, "tell what would be done and change nothing")
 	flags.BoolVar(&f.numericOwner, "numeric-owner", false, "restore owners by number, not by name")
 	f.add(cmd)

@@ -69,9 +69,9 @@ type filterFlags struct {
 }
 
 func (f *filterFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.host, "host", "", "only snapshots of this host `NAME`")
-	cmd.Flags().StringVar(&f.path, "path", "", "only snapshots that protect this `PATH`")
-	cmd.Flags().StringArrayVar(&f.tags, "tag", nil, "only snapshots with this tag `WORD` (repeatable: with all of them)")
+	cmd.Flags().StringVar(&f.host, "host", "", "only snapshots of host `NAME`")
+	cmd.Flags().StringVar(&f.path, "path", "", "only snapshots that protect `PATH`")
+	cmd.Flags().StringArrayVar(&f.tags, "tag", nil, "only snapshots with tag `WORD` (repeatable: with all of them)")
 }
 
 func (f *filterFlags) filter() catalog.Filter {

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tripod/internal/cli/terminal"
+	"tripod/internal/core/run"
 	"tripod/internal/core/tripod"
 	"tripod/internal/engine/catalog"
 	"tripod/internal/engine/verify"
@@ -49,8 +50,8 @@ The last line is the verdict. Damage ends with exit code 9.`,
 	}
 	a.vaultFlag(cmd)
 	f.add(cmd)
-	cmd.Flags().Float64Var(&f.sample, "sample", 100, "read this `PERCENT` of the data")
-	cmd.Flags().Uint64Var(&f.seed, "seed", 0, "choose the sample by this `NUMBER`, to repeat it")
+	cmd.Flags().Float64Var(&f.sample, "sample", 100, "read `PERCENT` of the data")
+	cmd.Flags().Uint64Var(&f.seed, "seed", 0, "choose the sample by `NUMBER`, to repeat one")
 	return cmd
 }
 
@@ -77,7 +78,15 @@ func (a *app) verify(ctx context.Context, f *verifyFlags, specs []string) (err e
 		f.seed = binary.LittleEndian.Uint64(b[:]) >> 32
 	}
 	began := time.Now()
-	report, err := verify.Run(ctx, u, u.catalog, verify.Options{Sample: f.sample, Seed: f.seed, Snapshots: chosen, Progress: a.Progress()})
+	show := a.Progress()
+	report, err := verify.Run(ctx, u, u.catalog, verify.Options{
+		Sample: f.sample, Seed: f.seed, Snapshots: chosen,
+		Progress: func(e run.Event) {
+			if e.Warning == nil { // the report tells of each
+				show.Emit(e)
+			}
+		},
+	})
 	a.StopProgress()
 	if ctx.Err() != nil {
 		return err

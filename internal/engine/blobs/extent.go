@@ -166,6 +166,9 @@ type Block struct {
 // lies between them is zeros. A lost node of the map is told to lost with the
 // bytes that lie below it.
 func (r *Reader) Blocks(ctx context.Context, root *tree.DiskNode, fn func(*Block) error, lost func(offset, length int64, err error) error) error {
+	if err := root.Fits(nil, 0); err != nil {
+		return err
+	}
 	return r.blocks(ctx, root, 0, fn, lost)
 }
 
@@ -175,9 +178,7 @@ func (r *Reader) blocks(ctx context.Context, n *tree.DiskNode, first int64, fn f
 	if n.Level == 0 {
 		for i := range n.Slots {
 			b := Block{Ref: n.Slots[i].Ref, Offset: (first + int64(n.Slots[i].Index)) * int64(n.Block)}
-			if b.Length = min(int64(n.Block), n.Size-b.Offset); b.Length <= 0 {
-				return tripod.Errorf(tripod.Corrupt, "disk map: has a block beyond the disk's end")
-			}
+			b.Length = min(int64(n.Block), n.Size-b.Offset) // Fits saw that it lies on the disk
 			if err := fn(&b); err != nil {
 				return err
 			}
@@ -220,8 +221,10 @@ func (r *Reader) diskNodes(ctx context.Context, n *tree.DiskNode, first int64, p
 	var out []placed
 	for i := range part {
 		child, ok := nodes[i].(*tree.DiskNode)
-		if ok && (child.Level != n.Level-1 || child.Size != n.Size || child.Block != n.Block) {
-			ok, bad[i] = false, tripod.Errorf(tripod.Corrupt, "disk map %.16s: is not what its parent names", refs[i].ID())
+		if ok {
+			if err := child.Fits(n, first+int64(part[i].Index)*n.SlotBlocks()); err != nil {
+				ok, bad[i] = false, tripod.Errorf(tripod.Corrupt, "blob %.16s: %w", refs[i].ID(), err)
+			}
 		}
 		if ok {
 			out = append(out, placed{node: child, index: part[i].Index})

@@ -26,10 +26,11 @@ func (r *Reader) Walk(ctx context.Context, root seal.Ref, q tree.Query, fn func(
 		}
 		return inTree("", err)
 	}
-	return r.walk(ctx, top, q, fn, lost)
+	return r.walk(ctx, top, &tree.Place{}, q, fn, lost)
 }
 
-func (r *Reader) walk(ctx context.Context, n *tree.Node, q tree.Query, fn func([]tree.Entry) error, lost Lost) error {
+// walk goes through a node that stands in place p.
+func (r *Reader) walk(ctx context.Context, n *tree.Node, p *tree.Place, q tree.Query, fn func([]tree.Entry) error, lost Lost) error {
 	entries, want := tree.Next(n, q)
 	if n.Level == 0 {
 		if len(entries) == 0 {
@@ -37,17 +38,13 @@ func (r *Reader) walk(ctx context.Context, n *tree.Node, q tree.Query, fn func([
 		}
 		return fn(entries)
 	}
-	return Ahead(ctx, want, ahead,
-		func(ctx context.Context, part []tree.Child) ([]any, error) {
-			return r.children(ctx, n.Level, part, lost)
+	return Ahead(ctx, p.Below(n, want), ahead,
+		func(ctx context.Context, part []tree.Placed) ([]stood, error) {
+			return r.children(ctx, part, lost)
 		},
-		func(nodes []any) error {
-			for _, got := range nodes {
-				child, ok := got.(*tree.Node)
-				if !ok {
-					continue // lost, and told
-				}
-				if err := r.walk(ctx, child, q, fn, lost); err != nil {
+		func(nodes []stood) error {
+			for i := range nodes {
+				if err := r.walk(ctx, nodes[i].node, nodes[i].place, q, fn, lost); err != nil {
 					return err
 				}
 			}
@@ -55,8 +52,15 @@ func (r *Reader) walk(ctx context.Context, n *tree.Node, q tree.Query, fn func([
 		})
 }
 
-// children reads nodes one level below level.
-func (r *Reader) children(ctx context.Context, level int, part []tree.Child, lost Lost) ([]any, error) {
+// stood is a node that fits its place.
+type stood struct {
+	node  *tree.Node
+	place *tree.Place
+}
+
+// children reads nodes and checks that they fit their places. Those that are
+// lost are told and left out.
+func (r *Reader) children(ctx context.Context, part []tree.Placed, lost Lost) ([]stood, error) {
 	refs := make([]seal.Ref, len(part))
 	for i := range part {
 		refs[i] = part[i].Ref
@@ -69,15 +73,18 @@ func (r *Reader) children(ctx context.Context, level int, part []tree.Child, los
 	if err != nil {
 		return nil, err
 	}
+	var out []stood
 	for i := range part {
-		if child, ok := nodes[i].(*tree.Node); ok {
-			bad[i] = Fits(child, level-1, &part[i])
+		place := &part[i].Place
+		child, ok := nodes[i].(*tree.Node)
+		if ok {
+			bad[i] = place.Check(child)
 		}
 		if bad[i] == nil {
+			out = append(out, stood{child, place})
 			continue
 		}
-		nodes[i] = nil
-		from := tree.Join(part[i].Parent, part[i].Name)
+		from := place.From()
 		if lost == nil {
 			return nil, inTree(from, bad[i])
 		}
@@ -85,27 +92,7 @@ func (r *Reader) children(ctx context.Context, level int, part []tree.Child, los
 			return nil, err
 		}
 	}
-	return nodes, nil
-}
-
-// Fits checks that a node stands where its parent says: one level lower, with
-// the first key its parent names. Otherwise a hostile tree could loop, or hide
-// entries from lookups that a walk shows.
-func Fits(n *tree.Node, level int, c *tree.Child) error {
-	if n.Level != level {
-		return tripod.Errorf(tripod.Corrupt, "tree node: is of level %d, not %d", n.Level, level)
-	}
-	var parent, name string
-	switch {
-	case n.Level > 0:
-		parent, name = n.Children[0].Parent, n.Children[0].Name
-	case len(n.Entries) > 0:
-		parent, name = n.Entries[0].Parent, n.Entries[0].Name
-	}
-	if parent != c.Parent || name != c.Name {
-		return tripod.Errorf(tripod.Corrupt, "tree node: begins at %q, not at %q", tree.Join(parent, name), tree.Join(c.Parent, c.Name))
-	}
-	return nil
+	return out, nil
 }
 
 func inTree(from string, err error) error {

@@ -289,3 +289,34 @@ func TestDamageIsNamed(t *testing.T) {
 		t.Errorf("find that goes on: %d, %v", lost, err)
 	}
 }
+
+func TestHostileSnapshotsAreTold(t *testing.T) {
+	w := New(t)
+	label := func(name string) snapshot.Label { return snapshot.Label{Host: name, Paths: []string{"/d"}} }
+	w.Commit("good", tripod.Files, w.Leaf("a"), label("good"))
+	for name, root := range w.HostileTrees() {
+		w.Commit(name, tripod.Files, root, label(name))
+	}
+	for name, root := range w.HostileDisks() {
+		w.Commit(name, tripod.DiskImage, root, label(name))
+	}
+	c, b := open(t, w)
+	ctx := context.Background()
+	for _, s := range c.Snapshots() {
+		name := s.Label.Host
+		if s.Record.Type == tripod.DiskImage {
+			f, err := b.Open(ctx, s, "")
+			for at := int64(0); err == nil && at < f.Size(); at += tree.MinBlock {
+				_, err = f.ReadAt(ctx, make([]byte, 1), at)
+			}
+			if !errors.Is(err, tripod.Corrupt) {
+				t.Errorf("%s: %v", name, err)
+			}
+			continue
+		}
+		err := b.Diff(ctx, c.Snapshots()[0], s, func(browse.Change) error { return nil })
+		if (name != "good") != errors.Is(err, tripod.Corrupt) {
+			t.Errorf("diff, %s: %v", name, err)
+		}
+	}
+}

@@ -152,8 +152,9 @@ type cursor struct {
 }
 
 type frame struct {
-	node *tree.Node
-	at   int
+	node  *tree.Node
+	place *tree.Place // nil for the node above the root
+	at    int
 }
 
 // position is what a cursor stands before: an entry, or a child of some level.
@@ -223,13 +224,17 @@ func (c *cursor) descend(ctx context.Context, other *cursor) error {
 	if err != nil {
 		return tripod.Errorf(tripod.KindOf(err), "folders from /%s on: %w", tree.Join(k.Parent, k.Name), err)
 	}
+	place := new(tree.Place)
+	if f.place != nil {
+		place = &f.place.Below(f.node, f.node.Children[f.at:f.at+1])[0].Place
+	}
 	n, ok := nodes[0].(*tree.Node)
-	if ok && f.node.Level != topLevel {
-		err = blobs.Fits(n, f.node.Level-1, k)
+	if !ok {
+		return tripod.Errorf(tripod.Corrupt, "folders from /%s on: the node is of another kind", tree.Join(k.Parent, k.Name))
 	}
-	if !ok || err != nil {
-		return tripod.Errorf(tripod.Corrupt, "folders from /%s on: the node is not what its parent names", tree.Join(k.Parent, k.Name))
+	if err := place.Check(n); err != nil {
+		return tripod.Errorf(tripod.Corrupt, "folders from /%s on: %w", tree.Join(k.Parent, k.Name), err)
 	}
-	c.stack = append(c.stack, frame{node: n})
+	c.stack = append(c.stack, frame{node: n, place: place})
 	return nil
 }

@@ -41,7 +41,7 @@ func (b *Browser) Open(ctx context.Context, s catalog.Snapshot, path string) (*F
 			return nil, err
 		}
 		f.disk, f.size = root, root.Size
-		return f, nil
+		return f, root.Fits(nil, 0)
 	case tripod.Stream:
 		root, err := b.blobs.List(ctx, s.Root)
 		if err != nil {
@@ -186,7 +186,7 @@ func (f *File) readDisk(ctx context.Context, p []byte, offset int64) error {
 // block finds a block in the disk's map; ok is false for a hole.
 func (f *File) block(ctx context.Context, at int64) (ref seal.Ref, ok bool, err error) {
 	n := f.disk
-	for {
+	for first := int64(0); ; {
 		span := n.SlotBlocks()
 		index := int(at / span % tree.DiskFan)
 		i, found := slices.BinarySearchFunc(n.Slots, index, func(s tree.Slot, index int) int { return s.Index - index })
@@ -200,8 +200,9 @@ func (f *File) block(ctx context.Context, at int64) (ref seal.Ref, ok bool, err 
 		if err != nil {
 			return ref, false, err
 		}
-		if below.Level != n.Level-1 || below.Size != n.Size || below.Block != n.Block {
-			return ref, false, tripod.Errorf(tripod.Corrupt, "disk map %.16s: is not what its parent names", n.Slots[i].Ref.ID())
+		first += int64(index) * span
+		if err := below.Fits(n, first); err != nil {
+			return ref, false, tripod.Errorf(tripod.Corrupt, "blob %.16s: %w", n.Slots[i].Ref.ID(), err)
 		}
 		n = below
 	}

@@ -49,7 +49,7 @@ func (b *Browser) Find(ctx context.Context, c *catalog.Catalog, q Query) ([]Foun
 	f := &finding{Browser: b, match: match, query: q, hits: map[[32]byte][]*tree.Entry{}, found: map[[2]string]*document{}}
 	q.Filter.Type = tripod.Files
 	for _, s := range c.Select(q.Filter) {
-		hits, err := f.node(ctx, s, s.Root, nil)
+		hits, err := f.node(ctx, s, s.Root, &tree.Place{})
 		if err != nil {
 			return nil, err
 		}
@@ -74,16 +74,16 @@ type document struct {
 }
 
 // node gives the entries below a node that match.
-func (f *finding) node(ctx context.Context, s catalog.Snapshot, ref seal.Ref, at *tree.Child) ([]*tree.Entry, error) {
+func (f *finding) node(ctx context.Context, s catalog.Snapshot, ref seal.Ref, at *tree.Place) ([]*tree.Entry, error) {
 	if hits, ok := f.hits[ref.U]; ok {
 		return hits, ctx.Err()
 	}
 	n, err := f.blobs.Node(ctx, ref)
+	if err == nil {
+		err = at.Check(n)
+	}
 	if err != nil {
-		from := ""
-		if at != nil {
-			from = tree.Join(at.Parent, at.Name)
-		}
+		from := at.From()
 		if f.query.Lost == nil || ctx.Err() != nil {
 			return nil, tripod.Errorf(tripod.KindOf(err), "snapshot %s: folders from /%s on: %w", s.ID, from, err)
 		}
@@ -101,8 +101,8 @@ func (f *finding) node(ctx context.Context, s catalog.Snapshot, ref seal.Ref, at
 		if err := f.readAhead(ctx, n.Children); err != nil {
 			return nil, err
 		}
-		for i := range n.Children {
-			below, err := f.node(ctx, s, n.Children[i].Ref, &n.Children[i])
+		for _, k := range at.Below(n, nil) {
+			below, err := f.node(ctx, s, k.Ref, &k.Place)
 			if err != nil {
 				return nil, err
 			}

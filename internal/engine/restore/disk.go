@@ -50,6 +50,9 @@ type image struct {
 
 func (j *job) disk(ctx context.Context) error {
 	root, err := j.blobs.Disk(ctx, j.snap.Root)
+	if err == nil {
+		err = root.Fits(nil, 0) // before its size makes a file
+	}
 	if err != nil {
 		return err
 	}

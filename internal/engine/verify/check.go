@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"hash/maphash"
 	"math"
 	"sync"
 
@@ -31,9 +32,11 @@ type checker struct {
 	report Report
 
 	// seen holds every blob that was met: data with the longest use made of it,
-	// so that a blob met again is read again only if more is asked of it.
+	// so that a blob met again is read again only if more is asked of it; nodes
+	// with a hash of what the node above says of them, for the same reason.
 	seen  map[short]uint32
-	lists map[short]int64 // lengths of the lists that files name
+	claim maphash.Seed
+	lists map[short]int64 // lengths of lists, by what names them
 	win   *batch
 	send  func(*batch) error
 
@@ -53,9 +56,7 @@ type batch struct {
 const (
 	batchBlobs = 512
 	readers    = 2
-	// In seen: a node, and the bit that says a length is the blob's own.
-	node    = math.MaxUint32
-	exactly = 1 << 31
+	exactly    = 1 << 31 // in seen: the length is the blob's own
 )
 
 func newBatch() *batch { return &batch{index: make(map[short]int, batchBlobs)} }
@@ -189,47 +190,49 @@ func (c *checker) drawn(ref *seal.Ref) bool {
 	return float64(x)/math.MaxUint64*100 < c.Sample
 }
 
-// first reports whether a node was not met before.
-func (c *checker) first(ref *seal.Ref) bool {
-	k := shorten(ref)
-	if _, ok := c.seen[k]; ok {
-		return false
-	}
-	c.seen[k] = node
-	return true
+// met reports whether a node was met before, and whether the node above it said
+// the same of it then. If not, only its place has to be checked again.
+func met[T comparable](c *checker, ref *seal.Ref, said T) (before, same bool) {
+	k, now := shorten(ref), uint32(maphash.Comparable(c.claim, said)) //nolint:gosec // half of a hash is enough
+	was, before := c.seen[k]
+	c.seen[k] = now
+	return before, before && was == now
 }
 
 func (c *checker) snapshot(ctx context.Context, s *catalog.Snapshot) error {
-	if !c.first(&s.Root) {
-		return ctx.Err()
-	}
+	var err error
 	switch s.Record.Type {
 	case tripod.Files:
-		return c.one(ctx, tripod.Tree, s.Root, func(n any) error { return c.tree(ctx, n) })
+		err = c.trees(ctx, []tree.Placed{{Ref: s.Root}})
 	case tripod.DiskImage:
-		return c.one(ctx, tripod.Disk, s.Root, func(n any) error { return c.disk(ctx, n, 0) })
+		err = c.disks(ctx, nil, []tree.Slot{{Ref: s.Root}}, 0)
 	case tripod.Stream:
-		return c.one(ctx, tripod.List, s.Root, func(n any) error { return c.list(ctx, n) })
+		if before, _ := met(c, &s.Root, struct{}{}); !before {
+			err = c.nodes(ctx, tripod.List, []child{{ref: s.Root}}, func(got any, _ *child) error {
+				if n, ok := got.(*tree.ListNode); ok {
+					c.lists[shorten(&s.Root)] = n.Size()
+				}
+				return c.list(ctx, got)
+			})
+		}
 	}
-	return nil
+	return errors.Join(err, ctx.Err())
 }
 
-func (c *checker) one(ctx context.Context, kind tripod.BlobKind, ref seal.Ref, use func(any) error) error {
-	return c.nodes(ctx, kind, []child{{ref: ref}}, func(n any, _ int) error { return use(n) })
-}
-
-// child is a node to be read, and what its parent says of it.
+// child is a node to be read, and what the node above says of it.
 type child struct {
-	ref  seal.Ref
-	fits func(n any) error // nil for a root
-	at   int
+	ref   seal.Ref
+	fits  func(n any) error // nil for a list's root
+	again bool              // it was met before, under another node that said something else
+	place tree.Place        // of a file tree's node
+	first int64             // block of a disk's node
 }
 
 // ahead is how many nodes are read at a time while those before are used.
 const ahead = 16
 
-// nodes reads nodes that were not met before and uses those that are sound.
-func (c *checker) nodes(ctx context.Context, kind tripod.BlobKind, children []child, use func(n any, at int) error) error {
+// nodes reads nodes and uses those that are sound.
+func (c *checker) nodes(ctx context.Context, kind tripod.BlobKind, children []child, use func(n any, k *child) error) error {
 	type part struct {
 		children []child
 		nodes    []any
@@ -255,10 +258,12 @@ func (c *checker) nodes(ctx context.Context, kind tripod.BlobKind, children []ch
 					continue
 				}
 			}
-			c.mu.Lock()
-			c.report.Nodes++
-			c.mu.Unlock()
-			if err := use(n, p.children[i].at); err != nil {
+			if !p.children[i].again {
+				c.mu.Lock()
+				c.report.Nodes++
+				c.mu.Unlock()
+			}
+			if err := use(n, &p.children[i]); err != nil {
 				return err
 			}
 		}
@@ -270,27 +275,38 @@ func misfit(what string) error {
 	return tripod.Errorf(tripod.Corrupt, "%s: is not what its parent says", what)
 }
 
-func (c *checker) tree(ctx context.Context, got any) error {
-	n, ok := got.(*tree.Node)
-	if !ok {
-		return nil
-	}
-	if n.Level == 0 {
-		return c.leaf(ctx, n)
-	}
+// trees checks nodes of a file tree and what is below them. A node met again in
+// another place, mostly because what follows it changed, is read again; of the
+// nodes below it, the last alone is in another place too.
+func (c *checker) trees(ctx context.Context, placed []tree.Placed) error {
 	var children []child
-	for i := range n.Children {
-		k := &n.Children[i]
-		if c.first(&k.Ref) {
-			children = append(children, child{ref: k.Ref, fits: func(got any) error {
-				if n2, ok := got.(*tree.Node); ok && blobs.Fits(n2, n.Level-1, k) == nil {
-					return nil
-				}
-				return misfit("tree node at /" + tree.Join(k.Parent, k.Name))
-			}})
+	for i := range placed {
+		k := child{ref: placed[i].Ref, place: placed[i].Place}
+		before, same := met(c, &k.ref, k.place)
+		if same {
+			continue
 		}
+		k.again = before
+		k.fits = func(got any) error {
+			if n, ok := got.(*tree.Node); ok {
+				return k.place.Check(n)
+			}
+			return misfit("tree node")
+		}
+		children = append(children, k)
 	}
-	return c.nodes(ctx, tripod.Tree, children, func(n any, _ int) error { return c.tree(ctx, n) })
+	return c.nodes(ctx, tripod.Tree, children, func(got any, k *child) error {
+		n, ok := got.(*tree.Node)
+		switch {
+		case !ok:
+			return nil
+		case n.Level > 0:
+			return c.trees(ctx, k.place.Below(n, nil))
+		case k.again:
+			return ctx.Err()
+		}
+		return c.leaf(ctx, n)
+	})
 }
 
 func (c *checker) leaf(ctx context.Context, n *tree.Node) error {
@@ -306,8 +322,8 @@ func (c *checker) leaf(ctx context.Context, n *tree.Node) error {
 			continue
 		}
 		size, path := e.Stored(), e.Path()
-		if !c.first(e.Content.List) {
-			if c.lists[shorten(e.Content.List)] != size {
+		if before, _ := met(c, e.Content.List, struct{}{}); before {
+			if was, ok := c.lists[shorten(e.Content.List)]; ok && was != size {
 				c.damaged(e.Content.List, misfit("list of /"+path))
 			}
 			continue
@@ -318,7 +334,7 @@ func (c *checker) leaf(ctx context.Context, n *tree.Node) error {
 				return nil
 			}
 			return misfit("list of /" + path)
-		}}}, func(n any, _ int) error { return c.list(ctx, n) })
+		}}}, func(n any, _ *child) error { return c.list(ctx, n) })
 		if err != nil {
 			return err
 		}
@@ -342,8 +358,10 @@ func (c *checker) list(ctx context.Context, got any) error {
 			}
 			continue
 		}
-		if c.first(&item.Ref) {
-			children = append(children, child{ref: item.Ref, fits: func(got any) error {
+		before, same := met(c, &item.Ref, [2]int64{int64(n.Level), item.Length})
+		if !same {
+			c.lists[shorten(&item.Ref)] = item.Length
+			children = append(children, child{ref: item.Ref, again: before, fits: func(got any) error {
 				if l, ok := got.(*tree.ListNode); ok && l.Level == n.Level-1 && l.Size() == item.Length {
 					return nil
 				}
@@ -351,36 +369,65 @@ func (c *checker) list(ctx context.Context, got any) error {
 			}})
 		}
 	}
-	return c.nodes(ctx, tripod.List, children, func(n any, _ int) error { return c.list(ctx, n) })
+	return c.nodes(ctx, tripod.List, children, func(n any, k *child) error {
+		if k.again {
+			return ctx.Err()
+		}
+		return c.list(ctx, n)
+	})
 }
 
-// disk checks a node of a disk map whose first block has the number first.
-func (c *checker) disk(ctx context.Context, got any, first int64) error {
-	n, ok := got.(*tree.DiskNode)
-	if !ok {
-		return nil
+// disks checks nodes of a disk map below parent, nil for a root, whose first
+// block has the number first. A node met again in another place of the disk is
+// only followed where the disk ends, which may be elsewhere in it.
+func (c *checker) disks(ctx context.Context, parent *tree.DiskNode, slots []tree.Slot, first int64) error {
+	type said struct {
+		level, block int
+		size, left   int64
 	}
 	var children []child
-	for i := range n.Slots {
-		s := &n.Slots[i]
-		at := first + int64(s.Index)*n.SlotBlocks()
-		if n.Level == 0 {
-			length := min(int64(n.Block), n.Size-at*int64(n.Block))
-			if err := c.data(&s.Ref, uint32(max(length, 0)), true); err != nil { //nolint:gosec // at most a block
-				return err
-			}
+	for i := range slots {
+		k := child{ref: slots[i].Ref, first: first}
+		var s said
+		if parent != nil {
+			span := parent.SlotBlocks()
+			k.first += int64(slots[i].Index) * span
+			left := parent.Size - k.first*int64(parent.Block)
+			s = said{parent.Level, parent.Block, parent.Size, min(left, span*int64(parent.Block))}
+		}
+		before, same := met(c, &k.ref, s)
+		if same {
 			continue
 		}
-		if c.first(&s.Ref) {
-			children = append(children, child{ref: s.Ref, at: i, fits: func(got any) error {
-				if d, ok := got.(*tree.DiskNode); ok && d.Level == n.Level-1 && d.Size == n.Size && d.Block == n.Block {
-					return nil
-				}
-				return misfit("disk map node")
-			}})
+		k.again = before
+		k.fits = func(got any) error {
+			if n, ok := got.(*tree.DiskNode); ok {
+				return n.Fits(parent, k.first)
+			}
+			return misfit("disk map node")
+		}
+		children = append(children, k)
+	}
+	return c.nodes(ctx, tripod.Disk, children, func(got any, k *child) error {
+		if n, ok := got.(*tree.DiskNode); ok {
+			return c.disk(ctx, n, k.first)
+		}
+		return nil
+	})
+}
+
+// disk checks what is below a node of a disk map.
+func (c *checker) disk(ctx context.Context, n *tree.DiskNode, first int64) error {
+	if n.Level > 0 {
+		return c.disks(ctx, n, n.Slots, first)
+	}
+	for i := range n.Slots {
+		s := &n.Slots[i]
+		at := first + int64(s.Index)
+		length := min(int64(n.Block), n.Size-at*int64(n.Block))      // on the disk: the node fits
+		if err := c.data(&s.Ref, uint32(length), true); err != nil { //nolint:gosec // at most a block
+			return err
 		}
 	}
-	return c.nodes(ctx, tripod.Disk, children, func(k any, at int) error {
-		return c.disk(ctx, k, first+int64(n.Slots[at].Index)*n.SlotBlocks())
-	})
+	return ctx.Err()
 }

@@ -9,6 +9,7 @@ package verify
 
 import (
 	"context"
+	"hash/maphash"
 
 	"tripod/internal/core/run"
 	"tripod/internal/core/tripod"
@@ -63,7 +64,7 @@ func Run(ctx context.Context, r vault.Reader, cat *catalog.Catalog, o Options) (
 		snaps = cat.Snapshots()
 	}
 	c := &checker{
-		Options: o, blobs: blobs.New(r, cat.Descriptor.Company), seen: map[short]uint32{}, lists: map[short]int64{},
+		Options: o, blobs: blobs.New(r, cat.Descriptor.Company), seen: map[short]uint32{}, claim: maphash.MakeSeed(), lists: map[short]int64{},
 		bad: map[short]error{}, meter: blobs.NewMeter(o.Progress, run.Reading, 0, 0),
 	}
 	c.blobs.Check = true

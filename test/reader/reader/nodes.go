@@ -170,8 +170,9 @@ func (v *Vault) walkDisk(r *ref, below int, first int64, want *geometry, fn func
 	return g, nil
 }
 
-// walkTree calls fn with every entry of a file tree in order.
-func (v *Vault) walkTree(r *ref, below int, last *entry, fn func(*entry) error) error {
+// walkTree calls fn with every entry of a file tree in order. want is what the
+// node above says of the node, nil for the root.
+func (v *Vault) walkTree(r *ref, below int, want *child, last *entry, fn func(*entry) error) error {
 	var entries []entry
 	level, children, err := v.node(treeBlob, r, below, func(f *fields, level int) (children []child, err error) {
 		if level == 0 {
@@ -194,6 +195,17 @@ func (v *Vault) walkTree(r *ref, below int, last *entry, fn func(*entry) error) 
 	if err != nil {
 		return err
 	}
+	if want != nil {
+		first := child{parent: "\x00"} // no key of an empty leaf
+		if level > 0 {
+			first = children[0]
+		} else if len(entries) > 0 {
+			first = child{parent: entries[0].parent, name: entries[0].name}
+		}
+		if first.parent != want.parent || first.name != want.name {
+			return errors.New("file tree: a node does not begin where its parent says")
+		}
+	}
 	for i := range entries {
 		e := &entries[i]
 		if last.kind != 0 && compareKeys(last.parent, last.name, e.parent, e.name) >= 0 {
@@ -208,7 +220,7 @@ func (v *Vault) walkTree(r *ref, below int, last *entry, fn func(*entry) error) 
 		if level == 0 {
 			break
 		}
-		if err := v.walkTree(&children[i].ref, level-1, last, fn); err != nil {
+		if err := v.walkTree(&children[i].ref, level-1, &children[i], last, fn); err != nil {
 			return err
 		}
 	}

@@ -40,7 +40,7 @@ func (v *Vault) Restore(s Snapshot, dir string) (*Report, error) {
 	r := &restorer{v: v, root: root, groups: map[uint64]string{}}
 	switch s.Kind {
 	case "files":
-		err = errors.Join(v.walkTree(&s.root, -1, new(entry), r.entry), r.finishFolders())
+		err = errors.Join(v.walkTree(&s.root, -1, nil, new(entry), r.entry), r.finishFolders())
 	case "disk":
 		err = r.disk(&s.root)
 	default:

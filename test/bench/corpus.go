@@ -48,7 +48,7 @@ func (b *bench) image(ctx context.Context) (section, error) {
 	if err != nil {
 		return section{}, err
 	}
-	defer os.RemoveAll(filepath.Dir(c.path))
+	defer os.RemoveAll(filepath.Dir(c.path)) // lint:errcheck what stays is only litter
 	b.dropTree()
 	s, err := b.fiveSteps(ctx, "image", c)
 	if err != nil {
@@ -91,7 +91,7 @@ func (b *bench) needTree(ctx context.Context) error {
 // dropTree gives the memory of the source tree back.
 func (b *bench) dropTree() {
 	if b.tree.path != "" {
-		os.RemoveAll(filepath.Dir(b.tree.path))
+		_ = os.RemoveAll(filepath.Dir(b.tree.path))
 	}
 	b.tree = corpus{}
 }

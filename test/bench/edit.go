@@ -152,7 +152,7 @@ func editImage(path string, run int) (func() error, error) {
 			return nil, err
 		}
 		fresh := make([]byte, len(p.old))
-		noise.Read(fresh)
+		_, _ = noise.Read(fresh)
 		if _, err := f.WriteAt(fresh, p.at); err != nil {
 			return nil, err
 		}

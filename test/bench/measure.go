@@ -85,7 +85,7 @@ func measure(ctx context.Context, env, argv []string, stdin io.Reader) (sample, 
 	cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = env, stdin, out, out
 	cmd.ExtraFiles = []*os.File{w}
 	err = cmd.Start()
-	w.Close()
+	_ = w.Close()
 	if err != nil {
 		return s, fmt.Errorf("start launcher: %w", err)
 	}

@@ -182,7 +182,7 @@ func (sec section) print(out io.Writer) {
 		}
 		fmt.Fprintf(w, "%s\t%s\t%.2f\t%.2f\t%.0f\t%s\t%s\t\n", step, r.Tool, r.Seconds, r.CPU, float64(r.Peak)/1e6, added, objects)
 	}
-	w.Flush()
+	_ = w.Flush()
 	if sec.Note != "" {
 		fmt.Fprintf(out, "\n%s\n", sec.Note)
 	}
@@ -199,7 +199,7 @@ func (sec section) print(out io.Writer) {
 		}
 		fmt.Fprintf(w, "  %s\t%.2f\t%.2f\t%s\t%s\n", v.What, v.Figure, v.Goal, word, v.Detail)
 	}
-	w.Flush()
+	_ = w.Flush()
 }
 
 // begin notes the machine and the versions of the tools, and prints them.

@@ -59,14 +59,14 @@ func (b *bench) million(ctx context.Context) (section, error) {
 	}
 	b.dropTree()
 	dir := filepath.Join(b.dir, "source", "million")
-	defer os.RemoveAll(dir)
+	defer os.RemoveAll(dir) // lint:errcheck what stays is only litter
 	say("million: making 1,000 directories of 1,000 files of 100 bytes")
 	if err := manyFiles(ctx, dir, 1000, 1000); err != nil {
 		return section{}, fmt.Errorf("make a million files: %w", err)
 	}
 	s := newSeries(b.tools, full, unchanged)
 	places := b.absolute(corpus{path: dir})
-	defer os.RemoveAll(filepath.Join(b.dir, "places"))
+	defer os.RemoveAll(filepath.Join(b.dir, "places")) // lint:errcheck what stays is only litter
 	for _, step := range s.steps {
 		for _, p := range places {
 			do := func() (sample, error) {
@@ -124,11 +124,11 @@ func (b *bench) flat(ctx context.Context) (section, error) {
 	b.dropTree()
 	const short, long = "1 GB", "20 GB"
 	s := newSeries(b.tools, short, long)
-	defer os.RemoveAll(filepath.Join(b.dir, "places"))
+	defer os.RemoveAll(filepath.Join(b.dir, "places")) // lint:errcheck what stays is only litter
 	for i, size := range []int64{1e9, 20e9} {
 		for _, p := range b.absolute(corpus{path: b.dir}) {
 			do := func() (sample, error) {
-				defer os.RemoveAll(p.dir)
+				defer os.RemoveAll(p.dir) // lint:errcheck what stays is only litter
 				if err := p.fresh(ctx); err != nil {
 					return sample{}, err
 				}
@@ -180,7 +180,7 @@ func (s *stream) Read(p []byte) (int, error) {
 	n := 0
 	for n < len(p) && s.left > 0 {
 		if len(s.rest) == 0 {
-			s.noise.Read(s.block[:256])
+			_, _ = s.noise.Read(s.block[:256])
 			at := int(binary.LittleEndian.Uint16(s.block)) % (len(s.text) - streamBlock)
 			copy(s.block[256:], s.text[at:])
 			s.rest = s.block[:min(streamBlock, s.left)]

@@ -102,7 +102,7 @@ func (b *bench) fiveSteps(ctx context.Context, name string, c corpus) (*series, 
 // leaves the corpus as it was.
 func (b *bench) oneRun(ctx context.Context, s *series, name string, c corpus, run int) (err error) {
 	places := b.places(c)
-	defer os.RemoveAll(filepath.Join(b.dir, "places"))
+	defer os.RemoveAll(filepath.Join(b.dir, "places")) // lint:errcheck what stays is only litter
 	for _, p := range places {
 		if err := b.try(ctx, s, name, "set-up", p.tool.name, func() error { return p.fresh(ctx) }); err != nil {
 			return err
@@ -180,7 +180,7 @@ func (p place) backup(ctx context.Context, args []string, stdin io.Reader) (samp
 // the source outside the measured time, and removes it.
 func (p place) restore(ctx context.Context, c corpus) (sample, error) {
 	parent := filepath.Dir(p.target())
-	defer os.RemoveAll(parent)
+	defer os.RemoveAll(parent) // lint:errcheck what stays is only litter
 	args, empty := p.tool.restoreImage, parent
 	if !c.image {
 		args, empty = p.tool.restoreTree, p.target()

@@ -103,7 +103,7 @@ func WriteNew(f Writer, tmp, name string, perm fs.FileMode, data []byte) error {
 		return err
 	}
 	if err := f.Rename(tmp, name, false); err != nil {
-		f.Remove(tmp) // a leftover costs space only
+		_ = f.Remove(tmp) // a leftover costs space only
 		return err
 	}
 	// From here on the file is seen, so a failure leaves it: taking it away
@@ -121,7 +121,7 @@ func Replace(f Writer, name string, perm fs.FileMode, data []byte) error {
 		return err
 	}
 	if err := f.Rename(tmp, name, true); err != nil {
-		f.Remove(tmp)
+		_ = f.Remove(tmp)
 		return err
 	}
 	return f.SyncDir(path.Dir(name))
@@ -135,7 +135,7 @@ func writeTemp(f Writer, tmp string, perm fs.FileMode, data []byte) (err error) 
 	}
 	defer func() {
 		if err != nil {
-			f.Remove(tmp)
+			_ = f.Remove(tmp)
 		}
 	}()
 	n, err := file.Write(data)

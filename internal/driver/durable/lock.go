@@ -34,7 +34,7 @@ func holdLock(f *os.File, holder string) (release func(clean bool) error, left s
 	// On a full disk the lock is held all the same, without its holder's name:
 	// deleting, which makes space, must stay possible.
 	if err != nil && !errors.Is(Classify(err, "", ""), tripod.Exhausted) {
-		f.Close()
+		_ = f.Close()
 		return nil, "", err
 	}
 	var once sync.Once

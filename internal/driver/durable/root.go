@@ -95,7 +95,7 @@ func (r *Root) Open(name string) (File, error) {
 	}
 	after, err := f.Stat()
 	if err != nil || !os.SameFile(before, after) {
-		f.Close()
+		_ = f.Close()
 		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
 	}
 	return osFile{f}, nil

@@ -53,7 +53,7 @@ func (r *Root) TryLock(name, holder string) (release func(clean bool) error, lef
 		return nil, readHolder(f), nil
 	}
 	if err != nil {
-		f.Close()
+		_ = f.Close()
 		return nil, "", err
 	}
 	return holdLock(f, holder)

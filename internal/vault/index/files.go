@@ -33,7 +33,7 @@ func (f *files) fail(err error) {
 	if f.err == nil {
 		f.err = err
 		if f.boot != "" {
-			os.Remove(f.boot)
+			_ = os.Remove(f.boot)
 		}
 	}
 }

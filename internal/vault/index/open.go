@@ -108,7 +108,7 @@ func tryLock(root *durable.Root) (release func() error, err error) {
 
 // wipe removes a database that cannot be used.
 func wipe(dir string) error {
-	os.Remove(filepath.Join(dir, bootName))
+	_ = os.Remove(filepath.Join(dir, bootName))
 	return durable.Classify(os.RemoveAll(filepath.Join(dir, dbName)), "remove", filepath.Join(dir, dbName))
 }
 
@@ -122,7 +122,7 @@ func openTrusted(dir string, vault VaultID) (x *Index, err error) {
 	}
 	if !x.origin.Fresh && !f.sameBoot() {
 		if err := x.verify(); err != nil {
-			x.db.Close() // it is wiped next
+			_ = x.db.Close() // it is wiped next
 			return nil, err
 		}
 	}
@@ -152,7 +152,7 @@ func openPrivate(vault VaultID, reason error) (*Index, error) {
 	if err == nil {
 		done = func() error { return os.RemoveAll(dir) }
 		if x, err = openDB(&files{FS: vfs.Default}, filepath.Join(dir, dbName), vault); err != nil {
-			done() // memory is tried next
+			_ = done() // memory is tried next
 		}
 	}
 	if err != nil {
@@ -177,7 +177,7 @@ func sweep(dir string) {
 		var pid int
 		_, err := fmt.Sscanf(strings.TrimPrefix(filepath.Base(name), tempName), "%d-", &pid)
 		if err == nil && pid > 0 && !durable.ProcessAlive(pid) {
-			os.RemoveAll(name)
+			_ = os.RemoveAll(name)
 		}
 	}
 }
@@ -193,13 +193,13 @@ func openDB(f *files, dir string, vault VaultID) (x *Index, err error) {
 	}
 	if err != nil {
 		if db != nil {
-			db.Close()
+			_ = db.Close()
 		}
 		return nil, classify(err)
 	}
 	x = &Index{db: db, files: f, names: map[tripod.PackID]uint32{}, done: func() error { return nil }}
 	if err = x.load(vault); err != nil {
-		db.Close()
+		_ = db.Close()
 		return nil, err
 	}
 	return x, nil

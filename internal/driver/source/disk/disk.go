@@ -46,7 +46,7 @@ func Open(path string) (*Disk, error) {
 		err = tripod.Errorf(tripod.Invalid, "%s is empty", path).WithHint("a drive without a medium looks like this, too")
 	}
 	if err != nil {
-		f.Close() //nolint:errcheck,gosec // it was only read
+		_ = f.Close() // it was only read
 		return nil, err
 	}
 	advise(f)

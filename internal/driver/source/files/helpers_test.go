@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -54,7 +53,6 @@ func must(t *testing.T, errs ...error) {
 
 // told records what a walk has to say.
 type told struct {
-	mu       sync.Mutex
 	warnings []string
 	errs     []error
 	notes    []string

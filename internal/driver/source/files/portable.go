@@ -93,7 +93,7 @@ func (d *portableDirectory) open(e *source.Entry) (source.File, error) {
 		err = errChanged
 	}
 	if err != nil {
-		f.Close() //nolint:errcheck,gosec // it was only looked at
+		_ = f.Close() // it was only looked at
 		return nil, err
 	}
 	p.size = now.Size

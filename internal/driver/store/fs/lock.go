@@ -66,7 +66,7 @@ func (s *Store) probeLock() bool {
 	if err != nil {
 		return false
 	}
-	defer s.disk.Remove(probe) // after Thaw; what stays is swept later
+	defer s.disk.Remove(probe) // lint:errcheck after Thaw; what stays is swept later
 	if file.Close() != nil || freezer.Freeze(probe, time.Now()) != nil {
 		return false
 	}

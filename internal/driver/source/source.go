@@ -96,7 +96,7 @@ func DataRanges(s Sparse) iter.Seq2[Range, error] {
 	return func(yield func(Range, error) bool) {
 		for offset := int64(0); ; {
 			r, err := s.NextData(offset)
-			if err == io.EOF { //nolint:errorlint // the contract says io.EOF itself
+			if err == io.EOF { // lint:error the contract says io.EOF itself
 				return
 			}
 			if !yield(r, err) || err != nil {

@@ -43,7 +43,7 @@ func (f *linuxFile) pread(p []byte, offset int64) (int, error) {
 	for {
 		n, err := unix.Pread(f.fd, p[:min(len(p), maxRead)], offset)
 		switch {
-		case err == unix.EINTR: //nolint:errorlint // straight from the kernel
+		case err == unix.EINTR: // lint:error straight from the kernel
 			continue
 		case err != nil:
 			return 0, err
@@ -55,7 +55,7 @@ func (f *linuxFile) pread(p []byte, offset int64) (int, error) {
 }
 
 func (f *linuxFile) failure(err error) error {
-	if err == nil || err == io.EOF { //nolint:errorlint // made here
+	if err == nil || err == io.EOF { // lint:error made here
 		return err
 	}
 	return failure("content of", source.Join(f.parent, f.name), err)
@@ -97,7 +97,7 @@ func (f *linuxFile) NextData(offset int64) (source.Range, error) {
 	}
 	start, err := unix.Seek(f.fd, offset, unix.SEEK_DATA)
 	switch {
-	case err == unix.ENXIO || (err == nil && start >= f.size): //nolint:errorlint // straight from the kernel
+	case err == unix.ENXIO || (err == nil && start >= f.size): // lint:error straight from the kernel
 		return source.Range{}, io.EOF
 	case err != nil:
 		f.sparse = false // not known here

@@ -101,7 +101,7 @@ func Walk(ctx context.Context, o Options, fn func(batch []source.Entry) error) e
 	if err != nil {
 		return err
 	}
-	defer t.Close() //nolint:errcheck // nothing was opened through it
+	defer t.Close() // lint:errcheck nothing was opened through it
 	return t.Walk(ctx, fn)
 }
 

@@ -235,8 +235,8 @@ func isCache(d directory, path string, names []listed) bool {
 	if err != nil {
 		return false
 	}
-	defer f.Close() //nolint:errcheck // it was only read
+	defer f.Close() // lint:errcheck it was only read
 	begin := make([]byte, len(cacheSignature))
-	n, _ := f.ReadAt(begin, 0) //nolint:errcheck // what could be read decides
+	n, _ := f.ReadAt(begin, 0) // lint:errcheck what could be read decides
 	return string(begin[:n]) == cacheSignature
 }

@@ -67,7 +67,7 @@ func TestOpenAfterChange(t *testing.T) {
 				}
 				f, err := tree.Open(e)
 				if err == nil {
-					defer f.Close() //nolint:errcheck // a test's
+					defer f.Close() // lint:errcheck a test's
 				}
 				if (c.want == nil) != (err == nil) || (c.want != nil && !errors.Is(err, c.want)) {
 					t.Fatalf("open: %v, want %v", err, c.want)

@@ -33,7 +33,7 @@ func systemKind(err error) tripod.ErrorKind {
 // retry repeats a call that a signal interrupted.
 func retry(call func() error) error {
 	for {
-		if err := call(); err != unix.EINTR { //nolint:errorlint // straight from the kernel
+		if err := call(); err != unix.EINTR { // lint:error straight from the kernel
 			return err
 		}
 	}
@@ -109,7 +109,7 @@ func (l linux) opendir(path string, list, follow bool) (directory, error) {
 	if list && l.uid == 0 {
 		// Only the owner may leave the access time alone.
 		fd, err := openPath(path, flags|unix.O_NOATIME, true)
-		if err != unix.EPERM { //nolint:errorlint // straight from the kernel
+		if err != unix.EPERM { // lint:error straight from the kernel
 			return opened(l, fd, err)
 		}
 	}
@@ -160,7 +160,7 @@ func (d *linuxDirectory) stat(name string, follow bool, e *source.Entry) error {
 			fill(e, &st)
 			return nil
 		}
-		if err != unix.EINTR { //nolint:errorlint // straight from the kernel
+		if err != unix.EINTR { // lint:error straight from the kernel
 			return err
 		}
 	}
@@ -282,10 +282,10 @@ func (d *linuxDirectory) open(e *source.Entry) (source.File, error) {
 	if d.uid == 0 || d.uid == e.UID {
 		fd, err = openat(d.fd, e.Name, flags|unix.O_NOATIME)
 	}
-	if err == unix.EPERM { //nolint:errorlint // straight from the kernel
+	if err == unix.EPERM { // lint:error straight from the kernel
 		fd, err = openat(d.fd, e.Name, flags)
 	}
-	if err == unix.EAGAIN { //nolint:errorlint // straight from the kernel
+	if err == unix.EAGAIN { // lint:error straight from the kernel
 		// A file server holds a lease on it; the kernel asks it to let go.
 		fd, err = openat(d.fd, e.Name, flags&^unix.O_NONBLOCK)
 	}

@@ -28,7 +28,7 @@ func TestTypes(t *testing.T) {
 	must(t, unix.Mkfifo(root+"/fifo", 0o600))
 	l, err := net.Listen("unix", root+"/socket")
 	must(t, err)
-	defer l.Close() //nolint:errcheck // a test's
+	defer l.Close() // lint:errcheck a test's
 	must(t, os.Link(root+"/file", root+"/hard"), os.Chmod(root+"/dir", 0o755|os.ModeSticky|os.ModeSetgid), unix.Chmod(root+"/file", 0o4711))
 	entries := sourcetest.Tree(t, open(t, newSystem(), Options{Paths: []string{root}}))
 	for name, want := range map[string]source.Entry{

@@ -61,7 +61,7 @@ func BenchmarkLargeFolder(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer os.RemoveAll(root) //nolint:errcheck // of a benchmark
+	defer os.RemoveAll(root) // lint:errcheck of a benchmark
 	const files = 300_000
 	for i := range files {
 		if err := os.WriteFile(filepath.Join(root, "file-"+strconv.Itoa(i)), nil, 0o600); err != nil {
@@ -94,7 +94,7 @@ func BenchmarkOpen(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer tree.Close() //nolint:errcheck // of a benchmark
+	defer tree.Close() // lint:errcheck of a benchmark
 	var files []source.Entry
 	err = tree.Walk(context.Background(), func(batch []source.Entry) error {
 		for _, e := range batch {

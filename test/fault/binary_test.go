@@ -123,16 +123,6 @@ func (m *machine) must(args ...string) result {
 	return r
 }
 
-// exits runs the program, which must end with this exit code.
-func (m *machine) exits(code int, args ...string) result {
-	m.t.Helper()
-	r := m.run(args...)
-	if r.code != code {
-		m.t.Fatalf("tripod %v: want exit %d, got %v", args, code, r)
-	}
-	return r
-}
-
 // init makes the vault and returns the recovery code.
 func (m *machine) init() (code string) {
 	m.t.Helper()

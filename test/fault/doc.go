@@ -6,6 +6,7 @@
 //	crash_test.go    the whole stack on a simulated disk, cut at every operation
 //	errors_test.go   every call of that disk, and of what is backed up, fails once
 //	damage_test.go   what lies in the vault is damaged, swapped, removed; forge_test.go
+//	told_test.go     the same on the program: exit codes and words
 //	kill_test.go     backups are killed by SIGKILL at random moments; other
 //	                 commands in killmore_test.go
 //	signal_test.go   it is interrupted; a second writer waits for it

@@ -141,7 +141,6 @@ func TestInterrupted(t *testing.T) {
 	m.init()
 	dir := m.path("source")
 	folder(t, r, dir, 300, 8, 5<<20)
-	want := sumsOf(t, dir)
 	began := time.Now()
 	m.must("backup", m.path("source"))
 	took := time.Since(began)
@@ -154,7 +153,7 @@ func TestInterrupted(t *testing.T) {
 		for i := range 4 {
 			write(t, filepath.Join(dir, "large", fmt.Sprint(i)), noise(r, 5<<20))
 		}
-		want = sumsOf(t, dir)
+		want := sumsOf(t, dir)
 		before := len(m.snapshots())
 		res := m.signalled(sig, time.Duration(r.Int64N(int64(took))), "backup", dir)
 		if res.code == 0 {

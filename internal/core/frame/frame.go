@@ -16,6 +16,9 @@ import (
 )
 
 // Version is the format version this package writes and the newest it reads.
+// The descriptor of a vault says which version is to be expected in it; so a
+// frame or a pack of another is Corrupt here: other copies of it are tried, and
+// it is healed.
 const Version = 1
 
 // Suite1 is AES-256-GCM under BLAKE3-derived keys, with zstd inside. It is
@@ -107,9 +110,8 @@ func parseFixed(b []byte, h *Head) (refs int, err error) {
 	if !bytes.Equal(b[:4], magic[:]) {
 		return 0, corrupt("frame: no magic")
 	}
-	if b[4] > Version {
-		return 0, tripod.Errorf(tripod.Invalid, "frame: format version %d is newer than this program reads (%d)", b[4], Version).
-			WithHint("use a newer tripod")
+	if b[4] != Version {
+		return 0, otherVersion("frame", b[4])
 	}
 	h.Suite, h.Kind = b[5], tripod.BlobKind(b[6])
 	copy(h.Company[:], b[8:])
@@ -117,8 +119,8 @@ func parseFixed(b []byte, h *Head) (refs int, err error) {
 	count := binary.LittleEndian.Uint32(b[28:])
 	copy(h.ID[:], b[32:])
 	switch {
-	case b[4] != Version || h.Suite != Suite1 || !h.Kind.Valid() || b[7] != 0:
-		return 0, corrupt("frame: unknown version, suite, kind or flag")
+	case h.Suite != Suite1 || !h.Kind.Valid() || b[7] != 0:
+		return 0, corrupt("frame: unknown suite, kind or flag")
 	case body < TagLen || body > MaxBody:
 		return 0, corrupt("frame: impossible body length")
 	case count > tripod.MaxRefs || (count > 0 && !h.Kind.Node()):
@@ -169,6 +171,10 @@ func Append(dst []byte, h *Head, nonce, body []byte) []byte {
 	dst = append(dst, nonce...)
 	dst = append(dst, sum[:]...)
 	return append(dst, body...)
+}
+
+func otherVersion(what string, v byte) error {
+	return tripod.Errorf(tripod.Corrupt, "%s: format version %d, this program reads %d: damaged, or written by a newer tripod", what, v, Version)
 }
 
 func corrupt(what string) error   { return tripod.Errorf(tripod.Corrupt, "%s", what) }

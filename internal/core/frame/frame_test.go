@@ -3,6 +3,7 @@ package frame_test
 import (
 	"bytes"
 	"errors"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -49,11 +50,20 @@ func TestEveryBitOfAFrameIsChecked(t *testing.T) {
 	}
 }
 
-func TestFrameOfANewerVersionIsNotCalledDamaged(t *testing.T) {
-	b := sample(tripod.Data, 7, 0, make([]byte, 40))
-	b[4] = frame.Version + 1
-	if _, _, err := frame.Parse(b); !errors.Is(err, tripod.Invalid) || tripod.HintOf(err) == "" {
-		t.Fatalf("got %v", err)
+// One flipped bit must not keep readers from other copies, nor healers from it.
+func TestAnotherVersionIsDamageThatNamesBothCauses(t *testing.T) {
+	for _, v := range []byte{0, frame.Version + 1, frame.Version | 0x80} {
+		b := sample(tripod.Data, 7, 0, make([]byte, 40))
+		b[4] = v
+		_, _, err := frame.Parse(b)
+		id, p := newPack(t)
+		p[len(p)-frame.TrailerLen+5] = v
+		_, packErr := parsePack(id, p)
+		for what, err := range map[string]error{"frame": err, "pack": packErr} {
+			if !errors.Is(err, tripod.Corrupt) || !strings.Contains(err.Error(), "damaged, or written by a newer tripod") {
+				t.Errorf("%s of version %d: %v", what, v, err)
+			}
+		}
 	}
 }
 

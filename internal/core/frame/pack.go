@@ -132,9 +132,8 @@ func TOCLen(trailer []byte) (int, error) {
 	if len(trailer) != TrailerLen || [8]byte(trailer[8:]) != packMagic {
 		return 0, corrupt("pack: no trailer")
 	}
-	if trailer[5] > Version {
-		return 0, tripod.Errorf(tripod.Invalid, "pack: format version %d is newer than this program reads (%d)", trailer[5], Version).
-			WithHint("use a newer tripod")
+	if trailer[5] != Version {
+		return 0, otherVersion("pack", trailer[5])
 	}
 	rows := binary.LittleEndian.Uint32(trailer)
 	if rows == 0 || rows > maxRows {
@@ -160,8 +159,8 @@ func ParseTOC(name tripod.PackID, packLen int64, b []byte) (TOC, error) {
 	}
 	trailer := b[n-TrailerLen:]
 	toc.Class = Class(trailer[4])
-	if trailer[5] != Version || trailer[6] != 0 || trailer[7] != 0 {
-		return toc, corrupt("pack: unknown version or flag")
+	if trailer[6] != 0 || trailer[7] != 0 {
+		return toc, corrupt("pack: unknown flag")
 	}
 	toc.Rows = make([]Row, 0, n/rowLen)
 	var at int64

@@ -299,7 +299,11 @@ func TestDamagedPacks(t *testing.T) {
 		"truncated":     faulty.Truncate,
 		"removed":       func(uint64) faulty.Change { return faulty.Remove() },
 		"a text":        func(uint64) faulty.Change { return faulty.Replace([]byte("a text")) },
-		"empty":         func(uint64) faulty.Change { return faulty.Replace([]byte{}) },
+		"a newer frame": func(uint64) faulty.Change { return func(b []byte) []byte { b[4]++; return b } },
+		"a newer table": func(uint64) faulty.Change {
+			return func(b []byte) []byte { b[len(b)-frame.TrailerLen+5]++; return b }
+		},
+		"empty": func(uint64) faulty.Change { return faulty.Replace([]byte{}) },
 	}
 	for what, change := range changes {
 		for seed := range rounds {

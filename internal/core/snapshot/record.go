@@ -49,6 +49,9 @@ type Record struct {
 const (
 	MaxDocument = 1 << 20
 	maxLabel    = 256 << 10
+	maxTexts    = 1<<16 - 1 // paths or tags of a label
+	// sealedLabel is what sealing a label adds: a nonce and a tag.
+	sealedLabel = 12 + 16
 )
 
 const (
@@ -130,7 +133,23 @@ type Label struct {
 	Skipped int64 // files that could not be read, or only in part
 }
 
-// Marshal encodes the label.
+// Check returns Invalid when the label is too long for a record, so that a
+// backup can be refused before it begins.
+func (l *Label) Check() error {
+	n := sealedLabel + 1 + 2 + 2 + 3*8 + 3 + len(l.Host) + 3 + len(l.Program)
+	for _, texts := range [][]string{l.Paths, l.Tags} {
+		for _, t := range texts {
+			n += 3 + len(t)
+		}
+	}
+	if n > maxLabel || len(l.Paths) > maxTexts || len(l.Tags) > maxTexts {
+		return tripod.Errorf(tripod.Invalid, "snapshot label: %d paths and %d tags take %d bytes, at most %d fit", len(l.Paths), len(l.Tags), n, maxLabel).
+			WithHint("protect a folder that holds the paths, and leave out what is not wanted")
+	}
+	return nil
+}
+
+// Marshal encodes a label that Check lets pass.
 func (l *Label) Marshal() []byte {
 	b := cryptobyte.NewBuilder(nil)
 	b.AddUint8(Version)

@@ -339,6 +339,35 @@ func TestTimesBeyondTheFormatBecomeItsLast(t *testing.T) {
 	}
 }
 
+// What Check lets pass is what a sealed label may take in a record, to the byte.
+func TestALabelTooLongIsKnownBefore(t *testing.T) {
+	w := newTrust()
+	fits := func(l *Label) bool {
+		r := w.record()
+		r.Label = make([]byte, len(l.Marshal())+sealedLabel)
+		_, err := ParseRecord(r.Sign(w.machine))
+		return err == nil
+	}
+	full := Label{Host: "host", Program: "tripod", Tags: []string{"a", "tag"}, Paths: []string{""}}
+	full.Paths[0] = strings.Repeat("p", maxLabel-sealedLabel-len(full.Marshal()))
+	long := full
+	long.Host += "s"
+	many := Label{Paths: make([]string, 80_000), Tags: []string{"t"}}
+	few := Label{Paths: make([]string, 40_000), Tags: make([]string, 40_000)}
+	for name, c := range map[string]struct {
+		l    *Label
+		good bool
+	}{"none": {new(Label), true}, "full": {&full, true}, "a byte too long": {&long, false}, "few": {&few, true}} {
+		err := c.l.Check()
+		if (err == nil) != c.good || fits(c.l) != c.good || (!c.good && (!errors.Is(err, tripod.Invalid) || tripod.HintOf(err) == "")) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := many.Check(); !errors.Is(err, tripod.Invalid) { // would be counted as fewer
+		t.Errorf("80,000 paths: %v", err)
+	}
+}
+
 func TestClass(t *testing.T) {
 	for bytes, want := range map[int64]uint8{-1: 0, 0: 0, 1: 1, 2: 2, 3: 2, 4: 3, 1 << 30: 31, math.MaxInt64: 63} {
 		if got := Class(bytes); got != want {

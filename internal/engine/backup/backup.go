@@ -111,6 +111,12 @@ func begin(ctx context.Context, kind tripod.SourceType, o Options) *session {
 	return s
 }
 
+// label is what people know the snapshot by, as far as it is known beforehand.
+// What a record has no room for is refused before a byte is read.
+func (o *Options) label() snapshot.Label {
+	return snapshot.Label{Host: o.Host, Paths: o.Paths, Tags: o.Tags, Program: o.Program}
+}
+
 // describe is what makes two runs runs of the same source: its kind and its
 // paths, in any order.
 func describe(kind tripod.SourceType, paths []string) string {
@@ -146,10 +152,8 @@ func (s *session) commit(ctx context.Context, root seal.Ref) error {
 	}
 	r := &s.report
 	r.Skipped, r.Stored = s.Warnings.Count(), s.up.stored.Load()
-	label := snapshot.Label{
-		Host: s.Host, Paths: s.Paths, Tags: s.Tags, Program: s.Program,
-		Files: r.Files, Bytes: r.Bytes, Skipped: r.Skipped,
-	}
+	label := s.label()
+	label.Files, label.Bytes, label.Skipped = r.Files, r.Bytes, r.Skipped
 	rec := snapshot.Record{
 		Company: s.Keys.Company.ID, Key: r.Key, Incarnation: s.Keys.Incarnation, Type: s.kind, Root: root.ID(),
 		Time: s.Now, SizeClass: snapshot.Class(r.Bytes), AddedClass: snapshot.Class(r.Stored),

@@ -37,6 +37,9 @@ type diskRun struct {
 
 // Disk backs up a block device or an image of one.
 func Disk(ctx context.Context, d source.Disk, o Options) (*Report, error) {
+	if l := o.label(); l.Check() != nil {
+		return new(Report), l.Check()
+	}
 	r := &diskRun{session: begin(ctx, tripod.DiskImage, o), disk: d, info: d.Info(), block: int64(o.Block)}
 	if r.block == 0 {
 		r.block = tree.DefaultBlock

@@ -93,6 +93,9 @@ type job struct {
 
 // Files backs up a file tree.
 func Files(ctx context.Context, t source.Tree, o Options) (*Report, error) {
+	if l := o.label(); l.Check() != nil {
+		return new(Report), l.Check()
+	}
 	r, err := files(ctx, t, o)
 	if !errors.Is(err, errCache) {
 		return r, err

@@ -13,6 +13,9 @@ import (
 // Stream backs up bytes that come once, front to back. A stream that ends in
 // an error makes no snapshot.
 func Stream(ctx context.Context, in source.Stream, o Options) (*Report, error) {
+	if l := o.label(); l.Check() != nil {
+		return new(Report), l.Check()
+	}
 	s := begin(ctx, tripod.Stream, o)
 	err := s.stream(ctx, in)
 	return s.finish(), err

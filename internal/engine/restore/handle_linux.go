@@ -303,6 +303,3 @@ func noXattrs(err error) bool { return errors.Is(err, unix.ENOTSUP) }
 
 // hardLinks: a file may get further names in other folders.
 const hardLinks = true
-
-// badName tells why a name cannot be used on this system.
-func badName(string) error { return nil }

@@ -7,11 +7,9 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
-	"strings"
 	"time"
 
 	"tripod/internal/core/tree"
-	"tripod/internal/core/tripod"
 )
 
 // Where Linux has its own way by descriptors, other systems go by os.Root, one
@@ -256,22 +254,3 @@ func noXattrs(err error) bool { return errors.Is(err, errors.ErrUnsupported) }
 // hardLinks: os.Root links within one folder only, so files with several names
 // become several files.
 const hardLinks = false
-
-// badName tells why a name cannot be used on this system. Windows gives some
-// names a meaning, and drops what others end in: two names could be one file.
-func badName(name string) error {
-	if runtime.GOOS != "windows" {
-		return nil
-	}
-	stem, _, _ := strings.Cut(strings.ToUpper(name), ".")
-	stem = strings.TrimRight(stem, " ")
-	reserved := " CON PRN AUX NUL CONIN$ CONOUT$ "
-	port := len(stem) == 4 && (strings.HasPrefix(stem, "COM") || strings.HasPrefix(stem, "LPT")) && stem[3] >= '0' && stem[3] <= '9'
-	bad := strings.ContainsAny(name, `<>:"\|?*`) || strings.ContainsFunc(name, func(r rune) bool { return r < ' ' }) ||
-		strings.HasSuffix(name, ".") || strings.HasSuffix(name, " ") || port || strings.Contains(reserved, " "+stem+" ")
-	if bad {
-		return tripod.Errorf(tripod.Invalid, "name %q: is not allowed on Windows", name).
-			WithHint("restore it on another system, or look at it with tripod cat")
-	}
-	return nil
-}

@@ -114,23 +114,11 @@ func blockSize(text string) (int, error) {
 	if text == "" {
 		return 0, nil
 	}
-	n, unit := 0, ""
-	if _, err := fmt.Sscanf(strings.ToUpper(text), "%d%s", &n, &unit); err != nil && unit == "" && n == 0 {
-		return 0, tripod.Errorf(tripod.Invalid, "--block-size %q: give a size such as 256K or 1M", text)
-	}
-	switch strings.TrimSuffix(strings.TrimSuffix(unit, "B"), "I") {
-	case "":
-	case "K":
-		n <<= 10
-	case "M":
-		n <<= 20
-	default:
-		n = 0
-	}
+	n, _ := terminal.ParseSize(text)
 	if n < 64<<10 || n > 4<<20 || n&(n-1) != 0 {
 		return 0, tripod.Errorf(tripod.Invalid, "--block-size %q: must be 64K, 128K, 256K, 512K, 1M, 2M or 4M", text)
 	}
-	return n, nil
+	return int(n), nil
 }
 
 func (a *app) backup(ctx context.Context, f *backupFlags, paths []string) (err error) {
@@ -190,7 +178,7 @@ func (o *opened) backUp(ctx context.Context, f *backupFlags, paths []string, b b
 		return report, errors.Join(err, disk.Close())
 	case f.stdinName != "":
 		b.Paths = []string{f.stdinName}
-		stream, err := a.env.Stream(ctx, f.stdinName, a.In)
+		stream, err := a.env.Stream(ctx, f.stdinName, terminal.Interruptible(ctx, a.In))
 		if err != nil {
 			return nil, err
 		}

@@ -170,31 +170,13 @@ func owner(name string, id uint32) string {
 
 // modeText is the mode as ls shows it.
 func modeText(e *tree.Entry) string {
-	b := []byte("?rwxrwxrwx")
-	for i := range 9 {
-		if e.Mode&(1<<(8-i)) == 0 {
-			b[1+i] = '-'
-		}
-	}
-	for _, s := range []struct {
-		bit  uint32
-		at   int
-		x, n byte
-	}{{0o4000, 3, 's', 'S'}, {0o2000, 6, 's', 'S'}, {0o1000, 9, 't', 'T'}} {
-		if e.Mode&s.bit != 0 {
-			if b[s.at] == 'x' {
-				b[s.at] = s.x
-			} else {
-				b[s.at] = s.n
-			}
-		}
-	}
-	if c, ok := map[tree.FileType]byte{
+	letter, ok := map[tree.FileType]byte{
 		tree.Regular: '-', tree.Dir: 'd', tree.Symlink: 'l', tree.Fifo: 'p', tree.Socket: 's', tree.CharDevice: 'c', tree.BlockDevice: 'b',
-	}[e.Type]; ok {
-		b[0] = c
+	}[e.Type]
+	if !ok {
+		letter = '?'
 	}
-	return string(b)
+	return terminal.Mode(letter, e.Mode)
 }
 
 func typeName(t tree.FileType) string {

@@ -157,3 +157,45 @@ func Plural(n int, one, many string) string {
 	}
 	return many
 }
+
+// Mode is a file's type and permissions as ls shows them: -rwxr-xr-x.
+func Mode(letter byte, mode uint32) string {
+	b := []byte("?rwxrwxrwx")
+	b[0] = letter
+	for i := range 9 {
+		if mode&(1<<(8-i)) == 0 {
+			b[1+i] = '-'
+		}
+	}
+	for _, s := range []struct {
+		bit     uint32
+		at      int
+		with, x byte // instead of x: with it and without
+	}{{0o4000, 3, 's', 'S'}, {0o2000, 6, 's', 'S'}, {0o1000, 9, 't', 'T'}} {
+		switch {
+		case mode&s.bit == 0:
+		case b[s.at] == 'x':
+			b[s.at] = s.with
+		default:
+			b[s.at] = s.x
+		}
+	}
+	return string(b)
+}
+
+// ParseSize reads a number of bytes such as 65536, 256K, 1M or 2GiB; ok is false
+// for anything else.
+func ParseSize(text string) (n int64, ok bool) {
+	digits := strings.TrimRight(text, "kmgtibKMGTIB")
+	n, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil || n < 0 {
+		return 0, false
+	}
+	unit := strings.TrimSuffix(strings.TrimSuffix(strings.ToUpper(text[len(digits):]), "B"), "I")
+	shift := map[string]int{"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
+	s, ok := shift[unit]
+	if !ok || n > 1<<62>>s {
+		return 0, false
+	}
+	return n << s, true
+}

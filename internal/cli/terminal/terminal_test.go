@@ -1,0 +1,137 @@
+package terminal
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"tripod/internal/core/run"
+)
+
+func TestSize(t *testing.T) {
+	for n, want := range map[int64]string{0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1536: "1.5 KiB", 1<<20 - 1: "1.0 MiB", 5 << 40: "5.0 TiB", -1: "?"} {
+		if got := Size(n); got != want {
+			t.Errorf("Size(%d) = %q, want %q", n, got, want)
+		}
+	}
+}
+
+func TestNumbers(t *testing.T) {
+	for n, want := range map[int64]string{0: "0", 999: "999", 1000: "1,000", -1234567: "-1,234,567"} {
+		if got := Number(n); got != want {
+			t.Errorf("Number(%d) = %q, want %q", n, got, want)
+		}
+	}
+	for text, want := range map[string]string{Count(1, "file"): "1 file", Count(2, "file"): "2 files", Count(0, "entry"): "0 entries"} {
+		if text != want {
+			t.Errorf("%q, want %q", text, want)
+		}
+	}
+	for d, want := range map[time.Duration]string{1500 * time.Millisecond: "1.5 s", 42 * time.Second: "42 s", 75 * time.Second: "1 min 15 s", 2*time.Hour + 3*time.Minute: "2 h 3 min"} {
+		if got := Duration(d); got != want {
+			t.Errorf("Duration(%v) = %q, want %q", d, got, want)
+		}
+	}
+}
+
+func TestParseSize(t *testing.T) {
+	for text, want := range map[string]int64{"1": 1, "64K": 64 << 10, "1m": 1 << 20, "2MiB": 2 << 20, "3GB": 3 << 30} {
+		if got, ok := ParseSize(text); !ok || got != want {
+			t.Errorf("ParseSize(%q) = %d, %v", text, got, ok)
+		}
+	}
+	for _, text := range []string{"", "K", "-1", "1X", "1.5M", "99999999T", "1 M"} {
+		if got, ok := ParseSize(text); ok {
+			t.Errorf("ParseSize(%q) = %d", text, got)
+		}
+	}
+}
+
+func TestPrintable(t *testing.T) {
+	for text, want := range map[string]string{
+		"plain name": "plain name", "täxt": "täxt", "a\x1b[31m": `a\x1b[31m`, "line\nbreak": `line\nbreak`, "\xff": `\xff`, `"q"`: `"q"`, "a\"\n": `a"\n`,
+	} {
+		if got := Printable(text); got != want {
+			t.Errorf("Printable(%q) = %q, want %q", text, got, want)
+		}
+	}
+	for word, want := range map[string]string{"/a/b-c": "/a/b-c", "a b": "'a b'", "": "''", "it's": `'it'\''s'`} {
+		if got := Quoted(word); got != want {
+			t.Errorf("Quoted(%q) = %q, want %q", word, got, want)
+		}
+	}
+}
+
+func TestMode(t *testing.T) {
+	for mode, want := range map[uint32]string{0o644: "-rw-r--r--", 0o4755: "-rwsr-xr-x", 0o2644: "-rw-r-Sr--", 0o1777: "-rwxrwxrwt", 0: "----------"} {
+		if got := Mode('-', mode); got != want {
+			t.Errorf("Mode(%o) = %q, want %q", mode, got, want)
+		}
+	}
+}
+
+func TestStatus(t *testing.T) {
+	r := newRate()
+	for want, e := range map[string]run.Event{
+		"scanning":                          {Phase: run.Scanning},
+		"saving: 3 files, 2.0 KiB":          {Phase: run.Saving, Files: 3, Bytes: 2048},
+		"reading: 1 of 4 files, 5 B of 9 B": {Phase: run.Reading, Files: 1, FilesTotal: 4, Bytes: 5, BytesTotal: 9},
+	} {
+		if got := r.status(e); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+// With --json, warnings are lines of JSON on standard error, and are counted.
+func TestWarnJSON(t *testing.T) {
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &Console{Err: write, JSON: true}
+	c.Warn("a/b", errors.New("not read"))
+	write.Close()
+	got, err := io.ReadAll(read)
+	if want := `{"type":"warning","v":1,"item":"a/b","kind":"internal","message":"not read"}` + "\n"; err != nil || string(got) != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	if c.Warnings() != 1 {
+		t.Errorf("%d warnings", c.Warnings())
+	}
+}
+
+func TestInterruptible(t *testing.T) {
+	text := strings.Repeat("0123456789", readAhead/4)
+	got, err := io.ReadAll(Interruptible(t.Context(), iotest.HalfReader(strings.NewReader(text))))
+	if err != nil || string(got) != text {
+		t.Errorf("%d bytes of %d, %v", len(got), len(text), err)
+	}
+	if err := iotest.TestReader(Interruptible(t.Context(), strings.NewReader("short")), []byte("short")); err != nil {
+		t.Error(err)
+	}
+	broken := errors.New("broken")
+	if _, err := io.ReadAll(Interruptible(t.Context(), iotest.ErrReader(broken))); !errors.Is(err, broken) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A read that nothing ever answers ends with the context.
+func TestInterruptibleEnds(t *testing.T) {
+	r, w := io.Pipe()
+	defer w.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		_, _ = w.Write([]byte("first"))
+		cancel()
+	}()
+	got, err := io.ReadAll(Interruptible(ctx, r))
+	if !errors.Is(err, context.Canceled) || (len(got) != 0 && string(got) != "first") {
+		t.Errorf("%q, %v", got, err)
+	}
+}

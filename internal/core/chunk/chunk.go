@@ -42,7 +42,7 @@ const (
 	cutBytes = 512 << 10
 )
 
-// Splitter cuts one stream after another. It owns a buffer of 2*Max bytes:
+// Splitter cuts one stream after another. It owns a buffer of Max bytes:
 // each goroutine has its own.
 type Splitter struct {
 	key []byte
@@ -58,7 +58,7 @@ func NewSplitter(key seal.Secret) *Splitter {
 // valid until fn returns.
 func (s *Splitter) Split(r io.Reader, fn func(chunk []byte) error) error {
 	if s.buf == nil {
-		s.buf = make([]byte, 2*Max)
+		s.buf = make([]byte, Max)
 	}
 	// The library's older names ignore NormalSize and cut just above MinSize.
 	c, err := chunkers.NewChunkerBuffer("fastcdc-v1.0.0", r, &chunkers.ChunkerOpts{

@@ -2,6 +2,7 @@ package frame
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"github.com/zeebo/blake3"
 
@@ -69,6 +70,12 @@ type Pack struct {
 func (p *Pack) Reset(class Class) {
 	p.buf = p.buf[:0]
 	p.toc = TOC{Class: class, Rows: p.toc.Rows[:0]}
+}
+
+// Grow makes room for frames of so many bytes in all, and their table, so that
+// the pack's memory is no more than it needs.
+func (p *Pack) Grow(frames, bytes int) {
+	p.buf = slices.Grow(p.buf, bytes+frames*rowLen+TrailerLen)
 }
 
 // Add parses, checks and appends one encoded frame, which must be of the

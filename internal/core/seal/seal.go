@@ -132,7 +132,7 @@ func NewSealer(company tripod.CompanyID, data, node Secret, level Level) *Sealer
 		speed = zstd.SpeedDefault
 	}
 	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(speed), zstd.WithEncoderConcurrency(1),
-		zstd.WithEncoderCRC(false), zstd.WithSingleSegment(true), zstd.WithWindowSize(4<<20))
+		zstd.WithEncoderCRC(false), zstd.WithSingleSegment(true), zstd.WithWindowSize(2<<20))
 	if err != nil {
 		panic(err) // the options are constants
 	}

@@ -454,11 +454,11 @@ type splitTools struct {
 
 func newSplitTools(key seal.Secret) *splitTools {
 	n := runtime.GOMAXPROCS(0)
-	t := &splitTools{splitters: make(chan *chunk.Splitter, n), buffers: make(chan []byte, n+2)}
+	t := &splitTools{splitters: make(chan *chunk.Splitter, n), buffers: make(chan []byte, n+1)}
 	for range n {
 		t.splitters <- chunk.NewSplitter(key)
 	}
-	for range n + 2 {
+	for range n + 1 {
 		t.buffers <- nil
 	}
 	return t

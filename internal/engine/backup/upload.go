@@ -16,10 +16,11 @@ import (
 )
 
 const (
-	// batchBytes is the size of an upload batch. Two of data may be under way
-	// while a third fills, and each is copied once more into its pack.
+	// batchBytes is the size of an upload batch. One of data may be under way
+	// while the next fills, and each is copied once more into its pack: what
+	// waits for the vault is a large part of the memory a backup takes.
 	batchBytes   = 8 << 20
-	batchesAhead = 2
+	batchesAhead = 1
 )
 
 // uploader seals blobs and puts those the vault does not have. Data goes in

@@ -56,11 +56,13 @@ cross: ## build for Windows, macOS and the browser
 
 .PHONY: test
 test: packages check ## everything CI runs: check, all tests with the race detector, 5 s per fuzz target
-	@echo 'all tests with the race detector'
 	@mkdir -p .cache
-	@scripts/gotest -save $(SUMMARY) -race -timeout 20m ./...
+	@echo 'all tests with the race detector'
+	@scripts/gotest -save $(SUMMARY) -race -timeout 30m $$(go list ./... | grep -v '/test/fault$$')
+	@echo 'fault lanes'
+	@scripts/gotest -save $(SUMMARY)-fault -timeout 30m ./test/fault
 	@scripts/fuzz 5s
-	@cat $(SUMMARY)
+	@cat $(SUMMARY) $(SUMMARY)-fault
 
 .PHONY: long
 long: packages tools ## the big numbers: TRIPOD_LONG=1, hours

@@ -81,33 +81,32 @@ func (a *app) vaultInit(ctx context.Context, yes bool) error {
 	if err != nil {
 		return err
 	}
+	machine, err := keys.Company.NewMachine()
+	if err != nil {
+		return err
+	}
 	r := initResult{
-		Vault: absolute(location), VaultID: hex.EncodeToString(keys.Vault[:]), Company: keys.Company.ID.String(),
+		Vault: absolute(location), VaultID: hex.EncodeToString(keys.Vault[:]), Company: keys.Company.ID.String(), Machine: machine.Machine.String(),
 		Created: now.UTC().Format(time.RFC3339), Code: keys.Code.String(),
 	}
 	if made {
 		r.Passphrase = passphrase
 	}
-	// On a terminal the kit comes first: who gives up before it is confirmed
-	// leaves no vault behind that nobody can open.
-	first := terminal.IsTerminal(a.In) && a.Interactive() && !a.JSON && !yes
-	if first {
-		a.printKit(&r, now)
+	// The kit comes first: whatever ends this early leaves no vault behind that
+	// nobody can open.
+	if err := a.giveKit(&r, now); err != nil {
+		return err
+	}
+	if terminal.IsTerminal(a.In) && a.Interactive() && !a.JSON && !yes {
 		if err := a.confirmCode(ctx, r.Code); err != nil {
 			return err
 		}
 		r.Confirmed = true
 	}
-	machine, err := a.createVault(ctx, location, keys)
-	if err != nil {
+	if err := a.createVault(ctx, location, keys, machine); err != nil {
 		return err
 	}
-	r.Machine = machine.Machine.String()
-	if a.JSON {
-		return a.Result("vault-init", r)
-	}
-	if !first {
-		a.printKit(&r, now)
+	if !r.Confirmed && !a.JSON {
 		a.Tell("The recovery code was not confirmed: make sure that you have it before you close this window.")
 	}
 	a.Tell("Made the vault %s. This machine can back up to it now:\n  tripod backup --vault %s PATH", r.Vault, terminal.Quoted(location))
@@ -150,30 +149,67 @@ func errVaultExists(location string) error {
 		WithHint("use it as it is, or give another directory")
 }
 
-func (a *app) createVault(ctx context.Context, location string, keys *keyring.Made) (*seal.MachineKeys, error) {
+func (a *app) createVault(ctx context.Context, location string, keys *keyring.Made, machine *seal.MachineKeys) error {
 	store, err := a.env.Store(ctx, location, true)
 	if err != nil {
-		return nil, fmt.Errorf("vault: %w", err)
+		return void(fmt.Errorf("vault: %w", err))
 	}
 	err = local.Create(ctx, store, keys.Descriptor, keys.Keyring)
-	err = errors.Join(err, store.Close())
-	if errors.Is(err, tripod.Exists) {
-		return nil, errVaultExists(location)
-	}
+	made := err == nil
 	if err != nil {
-		return nil, fmt.Errorf("vault %s: %w", location, err)
+		// What was written just before the error may be there all the same.
+		d, lookErr := local.Describe(context.WithoutCancel(ctx), store)
+		made = lookErr == nil && d.Vault == keys.Vault
 	}
+	err = errors.Join(err, store.Close())
+	switch {
+	case made && err != nil:
+		return fmt.Errorf("the vault %s was made, and its recovery kit is the one above: %w", location, err)
+	case errors.Is(err, tripod.Exists):
+		return void(errVaultExists(location))
+	case err != nil:
+		return void(fmt.Errorf("vault %s: %w", location, err))
+	}
+	if err := a.enrolFirst(ctx, location, keys.Company, machine); err != nil {
+		return fmt.Errorf("the vault was made, and its recovery kit is the one above; this machine is not enrolled: %w", err)
+	}
+	return nil
+}
+
+// void says of an error that the kit that was shown is of no use.
+func void(err error) error {
+	return fmt.Errorf("no vault was made, the recovery kit above is void: %w", err)
+}
+
+func (a *app) enrolFirst(ctx context.Context, location string, company *seal.CompanyKeys, machine *seal.MachineKeys) error {
 	a.vault = location
 	o, err := a.open(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	session, err := o.begin(ctx, "vault init", tripod.MachineID{})
 	if err != nil {
-		return nil, errors.Join(err, o.Close())
+		return errors.Join(err, o.Close())
 	}
-	machine, err := o.enrol(ctx, session, keys.Company)
-	return machine, errors.Join(err, session.Close(), o.Close())
+	err = keyring.SaveMachine(o.config, machine)
+	if err == nil {
+		err = keyring.Endorse(ctx, session, o.descriptor, company, machine, time.Now())
+	}
+	return errors.Join(err, session.Close(), o.Close())
+}
+
+// giveKit prints the kit, and returns an error unless it has gone out. As JSON
+// it is the whole result: the exit code tells whether the vault was made.
+func (a *app) giveKit(r *initResult, now time.Time) error {
+	if a.JSON {
+		if err := a.Result("vault-init", r); err != nil {
+			return err
+		}
+	} else {
+		a.printKit(r, now)
+	}
+	_ = a.Out.Sync() // pipes and terminals cannot
+	return a.Failed()
 }
 
 func (a *app) printKit(r *initResult, now time.Time) {

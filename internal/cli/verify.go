@@ -5,13 +5,11 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"tripod/internal/cli/terminal"
+	"tripod/internal/cli/verdict"
 	"tripod/internal/core/run"
 	"tripod/internal/core/tripod"
 	"tripod/internal/engine/catalog"
@@ -34,6 +32,9 @@ the last byte. What is damaged or lost is named with the snapshots it is in.
 
 With --sample only a part of the data is read, chosen anew each time; names and
 structure are always read whole.
+
+What is damaged counts as missing from then on: the next backup from this machine
+stores it again, if what it was made of is still there.
 
 The last line is the verdict. Damage ends with exit code 9.`,
 		Example: `  tripod verify --vault /mnt/disk/vault
@@ -65,12 +66,16 @@ func (a *app) verify(ctx context.Context, f *verifyFlags, specs []string) (err e
 	if err != nil {
 		return err
 	}
-	if len(chosen) == 0 && len(u.catalog.Problems()) == 0 {
-		if a.JSON {
-			return a.printVerify(f, &verify.Report{}, 0)
+	packs, err := u.checkTables(ctx)
+	if err != nil {
+		return err
+	}
+	if len(chosen)+len(u.catalog.Problems())+len(packs) == 0 {
+		stats, err := u.Stats(ctx)
+		if err != nil {
+			return err
 		}
-		a.Printf("The vault holds no snapshots: there is nothing to verify.\n")
-		return nil
+		return verdict.Nothing(a.Console, &stats, len(u.catalog.Snapshots()) > 0, verdict.Run{Sample: f.sample, Seed: f.seed})
 	}
 	if f.seed == 0 && f.sample < 100 {
 		var b [8]byte
@@ -80,21 +85,48 @@ func (a *app) verify(ctx context.Context, f *verifyFlags, specs []string) (err e
 	began := time.Now()
 	show := a.Progress()
 	report, err := verify.Run(ctx, u, u.catalog, verify.Options{
-		Sample: f.sample, Seed: f.seed, Snapshots: chosen,
+		Sample: f.sample, Seed: f.seed, Snapshots: chosen, Packs: packs,
 		Progress: func(e run.Event) {
 			if e.Warning == nil { // the report tells of each
 				show.Emit(e)
 			}
 		},
 	})
+	failed := u.suspect(ctx, report, show)
 	a.StopProgress()
+	if failed != nil {
+		return errors.Join(failed, err)
+	}
 	if ctx.Err() != nil {
 		return err
 	}
 	if err != nil && !errors.Is(err, tripod.Corrupt) {
 		return err
 	}
-	return errors.Join(a.printVerify(f, report, time.Since(began)), err)
+	return errors.Join(verdict.Print(a.Console, report, verdict.Run{Sample: f.sample, Seed: f.seed, Took: time.Since(began)}), err)
+}
+
+// checkTables finds damaged packs, and warns of objects that are no vault's.
+func (u *unlocked) checkTables(ctx context.Context) (packs []catalog.Problem, err error) {
+	err = u.CheckTables(ctx, func(object string, err error) error {
+		if errors.Is(err, tripod.Invalid) {
+			u.app.Warn(object, err)
+			return nil
+		}
+		packs = append(packs, catalog.Problem{Document: object, Err: err})
+		return nil
+	})
+	return packs, err
+}
+
+// suspect sees to it that the next backup stores again what is damaged. Below a
+// damaged node verify saw nothing, so then every pack is looked at.
+func (u *unlocked) suspect(ctx context.Context, r *verify.Report, show run.Progress) error {
+	err := u.Suspect(context.WithoutCancel(ctx), r.Lost()) // what an interrupted run found is damaged, too
+	if err != nil || !r.Unseen || ctx.Err() != nil {
+		return err
+	}
+	return u.CheckPacks(ctx, 1, show, func(string, tripod.ID, error) error { return nil })
 }
 
 // choose gives the snapshots that are meant, all of them by default.
@@ -111,68 +143,4 @@ func (u *unlocked) choose(f *verifyFlags, specs []string) ([]catalog.Snapshot, e
 		chosen = append(chosen, s)
 	}
 	return chosen, nil
-}
-
-type verifyResult struct {
-	Good      bool         `json:"good"`
-	Snapshots int64        `json:"snapshots"`
-	Nodes     int64        `json:"nodes"`
-	Data      int64        `json:"data_blobs"`
-	Skipped   int64        `json:"data_blobs_left_out"`
-	Bytes     int64        `json:"bytes"`
-	Missing   int64        `json:"missing_blobs"`
-	Damaged   int64        `json:"damaged_blobs"`
-	Files     []verifyFile `json:"damaged_files"`
-	Problems  []string     `json:"problems"`
-	Truncated bool         `json:"truncated,omitempty"`
-	Sample    float64      `json:"sample_percent"`
-	Seed      uint64       `json:"seed,omitempty"`
-	Seconds   float64      `json:"seconds"`
-}
-
-type verifyFile struct {
-	Path      string   `json:"path"`
-	Snapshots []string `json:"snapshots"`
-	Error     string   `json:"error"`
-}
-
-func (a *app) printVerify(f *verifyFlags, r *verify.Report, took time.Duration) error {
-	good := r.Missing == 0 && r.Damaged == 0 && len(r.Files) == 0 && len(r.Problems) == 0
-	if a.JSON {
-		j := verifyResult{
-			good, r.Snapshots, r.Nodes, r.Data, r.Skipped, r.Bytes, r.Missing, r.Damaged,
-			[]verifyFile{},
-			[]string{},
-			r.Truncated, f.sample, f.seed,
-			took.Seconds(),
-		}
-		for _, file := range r.Files {
-			j.Files = append(j.Files, verifyFile{file.Path, file.Snapshots, terminal.OneLine(file.Err)})
-		}
-		for _, p := range r.Problems {
-			j.Problems = append(j.Problems, p.Document+": "+terminal.OneLine(p.Err))
-		}
-		return a.Result("verify", j)
-	}
-	for _, file := range r.Files {
-		a.Printf("damaged: %s in snapshot%s %s\n  %s\n", terminal.Printable(file.Path), terminal.Plural(len(file.Snapshots), "", "s"),
-			strings.Join(file.Snapshots, ", "), terminal.OneLine(file.Err))
-	}
-	if r.Truncated {
-		a.Printf("... and more.\n")
-	}
-	a.Printf("Read %s in %s of %s, %s, in %s.\n", terminal.Size(r.Bytes), terminal.Count(r.Data+r.Nodes, "blob"), terminal.Count(r.Snapshots, "snapshot"), a.part(f, r), terminal.Duration(took))
-	if good {
-		a.Printf("All that was read is good.\n")
-		return nil
-	}
-	a.Printf("%s damaged, %s missing; %s cannot be restored whole.\n", terminal.Count(r.Damaged, "blob"), terminal.Number(r.Missing), terminal.Count(int64(len(r.Files)), "file"))
-	return nil
-}
-
-func (a *app) part(f *verifyFlags, r *verify.Report) string {
-	if f.sample >= 100 {
-		return "all of the data"
-	}
-	return "a sample of " + terminal.Number(r.Data) + " of " + terminal.Number(r.Data+r.Skipped) + " data blobs (--seed " + strconv.FormatUint(f.seed, 10) + ")"
 }

@@ -121,7 +121,7 @@ var importTable = []row{
 	},
 	{
 		folder: "internal/cli",
-		may:    join(core, contracts, vaultRing, engines, wire, "internal/service/mount", "internal/cli/terminal"),
+		may:    join(core, contracts, vaultRing, engines, wire, "internal/service/mount", "internal/cli/terminal", "internal/cli/verdict"),
 		tests:  join(fakes, "internal/lab/**"),
 		why:    "a command parses, calls and prints; what it calls is handed to it by cmd",
 	},
@@ -129,6 +129,11 @@ var importTable = []row{
 		folder: "internal/cli/terminal",
 		may:    join(core, "internal/driver/durable"),
 		why:    "terminal prints, asks and draws; what there is to say comes from the commands",
+	},
+	{
+		folder: "internal/cli/verdict",
+		may:    join(core, vaultTop, []string{"internal/engine/verify", "internal/cli/terminal"}),
+		why:    "verdict words what verify found, and finds nothing itself",
 	},
 	{folder: "internal/lab/**", may: []string{"internal/**"}, why: "the lab may use everything but cmd"},
 	{folder: "internal/lint", why: "the rules depend on nothing they judge"},

@@ -41,7 +41,7 @@ type checker struct {
 	send  func(*batch) error
 
 	mu  sync.Mutex
-	bad map[short]error
+	bad map[short]*Blob
 }
 
 // batch is a number of data blobs to read, with the least plaintext length that
@@ -121,8 +121,12 @@ func (c *checker) read(ctx context.Context, b *batch) error {
 func (c *checker) damaged(ref *seal.Ref, err error) {
 	c.mu.Lock()
 	k := shorten(ref)
-	_, known := c.bad[k]
-	c.bad[k] = err
+	b, known := c.bad[k]
+	if !known {
+		b = &Blob{ID: ref.ID()}
+		c.bad[k] = b
+	}
+	b.Err = err
 	if !known {
 		if errors.Is(err, tripod.NotFound) {
 			c.report.Missing++
@@ -140,6 +144,13 @@ func (c *checker) damaged(ref *seal.Ref, err error) {
 	if !known {
 		c.meter.Warn("", err)
 	}
+}
+
+func (c *checker) damagedNode(ref *seal.Ref, err error) {
+	c.damaged(ref, err)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.report.Unseen = true
 }
 
 // data asks for a data blob of at least, or exactly, n bytes.
@@ -243,7 +254,7 @@ func (c *checker) nodes(ctx context.Context, kind tripod.BlobKind, children []ch
 			refs[i] = children[i].ref
 		}
 		nodes, err := c.blobs.Nodes(ctx, kind, refs, func(i int, err error) error {
-			c.damaged(&refs[i], err)
+			c.damagedNode(&refs[i], err)
 			return nil
 		})
 		return part{children, nodes}, err
@@ -254,7 +265,7 @@ func (c *checker) nodes(ctx context.Context, kind tripod.BlobKind, children []ch
 			}
 			if fits := p.children[i].fits; fits != nil {
 				if err := fits(n); err != nil {
-					c.damaged(&p.children[i].ref, err)
+					c.damagedNode(&p.children[i].ref, err)
 					continue
 				}
 			}

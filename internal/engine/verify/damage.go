@@ -33,7 +33,7 @@ func (c *checker) findDamage(ctx context.Context, snaps []catalog.Snapshot) erro
 		case tripod.DiskImage:
 			_, err = f.disk(ctx, s, s.Root, 0)
 		case tripod.Stream:
-			var lost error
+			var lost *Blob
 			if lost, err = f.list(ctx, s.Root); lost != nil {
 				f.add(s, name(s), lost)
 			}
@@ -56,17 +56,17 @@ func name(s *catalog.Snapshot) string {
 	return s.Record.Type.String()
 }
 
-func (f *finder) add(s *catalog.Snapshot, path string, err error) {
+func (f *finder) add(s *catalog.Snapshot, path string, lost *Blob) {
 	file := f.files[path]
 	if file == nil {
 		if len(f.files) >= mostListed {
 			f.report.Truncated = true
 			return
 		}
-		file = &File{Path: path, Err: err}
+		file = &File{Path: path, Blob: lost.ID, Err: lost.Err}
 		f.files[path] = file
 		f.order = append(f.order, path)
-		f.meter.Warn(path, err)
+		f.meter.Warn(path, lost.Err)
 	}
 	if !slices.Contains(file.Snapshots, s.ID) {
 		file.Snapshots = append(file.Snapshots, s.ID)
@@ -120,7 +120,7 @@ func unlessDamage(err error) error {
 	return err
 }
 
-func (f *finder) entry(ctx context.Context, e *tree.Entry) (lost, err error) {
+func (f *finder) entry(ctx context.Context, e *tree.Entry) (lost *Blob, err error) {
 	for i := range e.Content.Pieces {
 		if bad := f.bad[shorten(&e.Content.Pieces[i].Ref)]; bad != nil {
 			return bad, nil
@@ -133,14 +133,14 @@ func (f *finder) entry(ctx context.Context, e *tree.Entry) (lost, err error) {
 }
 
 // list gives the first damage at or below a list node.
-func (f *finder) list(ctx context.Context, ref seal.Ref) (lost, err error) {
+func (f *finder) list(ctx context.Context, ref seal.Ref) (lost *Blob, err error) {
 	k := shorten(&ref)
 	if bad := f.bad[k]; bad != nil || f.clean[k] {
 		return bad, ctx.Err()
 	}
 	n, err := f.blobs.List(ctx, ref)
 	if err != nil {
-		return err, unlessDamage(err)
+		return &Blob{ref.ID(), err}, unlessDamage(err)
 	}
 	for i := range n.Items {
 		if bad := f.bad[shorten(&n.Items[i].Ref)]; bad != nil {

@@ -8,8 +8,10 @@
 package verify
 
 import (
+	"bytes"
 	"context"
 	"hash/maphash"
+	"slices"
 
 	"tripod/internal/core/run"
 	"tripod/internal/core/tripod"
@@ -25,7 +27,9 @@ type Options struct {
 	Sample    float64
 	Seed      uint64
 	Snapshots []catalog.Snapshot // nil: all live ones
-	Progress  run.Progress
+	// Packs are the damaged packs that the caller found; they count as damage.
+	Packs    []catalog.Problem
+	Progress run.Progress
 }
 
 // Report tells what was read and what is wrong.
@@ -40,18 +44,43 @@ type Report struct {
 	Missing, Damaged int64
 	// Files are what cannot be restored whole, by path.
 	Files []File
+	// Blobs are all that are missing or damaged, in order of ids.
+	Blobs []Blob
+	// Unseen says that there are nodes among them: what lies below those was
+	// not read.
+	Unseen bool
+	// Packs are the damaged packs.
+	Packs []catalog.Problem
 	// Problems are the catalog's, and one for each damaged blob.
 	Problems []catalog.Problem
 	// Truncated says that there is more damage than is listed.
 	Truncated bool
 }
 
+// Blob is a blob that is missing or damaged.
+type Blob struct {
+	ID  tripod.ID
+	Err error
+}
+
+// Lost gives the ids of Blobs.
+func (r *Report) Lost() []tripod.ID {
+	ids := make([]tripod.ID, len(r.Blobs))
+	for i := range r.Blobs {
+		ids[i] = r.Blobs[i].ID
+	}
+	return ids
+}
+
 // File is something damaged: a path, or a stretch of a disk or stream.
 type File struct {
 	Path      string
-	Snapshots []string // ids, oldest first
+	Snapshots []string  // ids, oldest first
+	Blob      tripod.ID // what it lacks first
 	Err       error
 }
+
+const hintHeal = "back up again on this machine: it stores again what it still has; or copy the packs from another copy of the vault"
 
 // mostListed bounds a report's lists.
 const mostListed = 1000
@@ -65,15 +94,20 @@ func Run(ctx context.Context, r vault.Reader, cat *catalog.Catalog, o Options) (
 	}
 	c := &checker{
 		Options: o, blobs: blobs.New(r, cat.Descriptor.Company), seen: map[short]uint32{}, claim: maphash.MakeSeed(), lists: map[short]int64{},
-		bad: map[short]error{}, meter: blobs.NewMeter(o.Progress, run.Reading, 0, 0),
+		bad: map[short]*Blob{}, meter: blobs.NewMeter(o.Progress, run.Reading, 0, 0),
 	}
 	c.blobs.Check = true
 	c.report.Snapshots = int64(len(snaps))
-	c.report.Problems = cat.Problems()
+	c.report.Problems, c.report.Packs = cat.Problems(), o.Packs
 	for _, p := range c.report.Problems {
 		c.meter.Warn(p.Document, p.Err)
 	}
-	if err := c.all(ctx, snaps); err != nil {
+	err := c.all(ctx, snaps)
+	for _, b := range c.bad {
+		c.report.Blobs = append(c.report.Blobs, *b)
+	}
+	slices.SortFunc(c.report.Blobs, func(a, b Blob) int { return bytes.Compare(a.ID[:], b.ID[:]) })
+	if err != nil {
 		return &c.report, err
 	}
 	if len(c.bad) > 0 {
@@ -92,9 +126,12 @@ func (c *checker) verdict() error {
 	case r.Missing+r.Damaged > 0 && len(r.Files) > 0:
 		return tripod.Errorf(tripod.Corrupt, "verify: %d blobs are damaged and %d missing; %d files are not whole, first %s",
 			r.Damaged, r.Missing, len(r.Files), r.Files[0].Path).
-			WithHint("back up again: what the machines still have heals the vault; or copy from the other zone")
+			WithHint("%s", hintHeal)
 	case r.Missing+r.Damaged > 0:
-		return tripod.Errorf(tripod.Corrupt, "verify: %d blobs are damaged and %d missing", r.Damaged, r.Missing)
+		return tripod.Errorf(tripod.Corrupt, "verify: %d blobs are damaged and %d missing", r.Damaged, r.Missing).WithHint("%s", hintHeal)
+	case len(r.Packs) > 0:
+		return tripod.Errorf(tripod.Corrupt, "verify: %d packs are damaged, though nothing that was read is lost; the first is %w", len(r.Packs), r.Packs[0].Err).
+			WithHint("get %s from another copy of the vault; or move it away, back up again and verify", r.Packs[0].Document)
 	case len(r.Problems) > 0:
 		return tripod.Errorf(tripod.Corrupt, "verify: %d documents of the log are not usable, first %s: %w",
 			len(r.Problems), r.Problems[0].Document, r.Problems[0].Err).WithHint("%s", tripod.HintOf(r.Problems[0].Err))

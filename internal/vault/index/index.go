@@ -14,7 +14,7 @@
 //	m                            format 1, vault 16
 //	u                            present: closed bits are still to be worked out
 //	p name 32                    ordinal 4, size 8, class 1, flags 1
-//	b id 32, ordinal 4, offset 4 sum 32, length 4, kind and closed bit 1
+//	b id 32, ordinal 4, offset 4 sum 32, length 4, kind, closed and suspect bit 1
 package index
 
 import (
@@ -43,8 +43,9 @@ const (
 	blobValueLen = 32 + 4 + 1
 	packValueLen = 4 + 8 + 1 + 1
 
-	closedBit = 0x80
-	kindMask  = 0x7f
+	closedBit  = 0x80
+	suspectBit = 0x40
+	kindMask   = 0x3f
 
 	flagOpen    = 1
 	flagDamaged = 2
@@ -59,10 +60,14 @@ type Entry struct {
 	Len    uint32 // of the frame, bytes
 	Kind   tripod.BlobKind
 	Closed bool // of a node: every blob below it is there
+	// Suspect says that the copy was found damaged. It is still read when there
+	// is no other: its pack may have been put right since.
+	Suspect bool
 }
 
-// Held reports whether the copy counts as held: data always, nodes when closed.
-func (e *Entry) Held() bool { return e.Closed || !e.Kind.Node() }
+// Held reports whether the copy counts as held: data always, nodes when closed,
+// and neither when it was found damaged.
+func (e *Entry) Held() bool { return !e.Suspect && (e.Closed || !e.Kind.Node()) }
 
 // Pack is what the index knows of a pack.
 type Pack struct {
@@ -304,10 +309,11 @@ func (x *Index) MarkClosed(entries []Entry) error {
 	})
 }
 
-// Remove takes copies out whose frames turned out to be damaged. When one was
-// the last that counted as held, nodes above it may no longer be closed: then
-// all closed bits are taken back, the index is unsettled, and reopened is true.
-func (x *Index) Remove(entries []Entry) (reopened bool, err error) {
+// Suspect marks copies whose frames turned out to be damaged; those that the
+// index does not know stay unknown. When one was the last that counted as held,
+// nodes above it may no longer be closed: then all closed bits are taken back,
+// the index is unsettled, and reopened is true.
+func (x *Index) Suspect(entries []Entry) (reopened bool, err error) {
 	type place struct{ pack, offset uint32 }
 	ids := make([]tripod.ID, len(entries))
 	for i := range entries {
@@ -318,9 +324,11 @@ func (x *Index) Remove(entries []Entry) (reopened bool, err error) {
 	for i := range entries {
 		gone[place{entries[i].Pack, entries[i].Offset}] = true
 	}
+	var marked []Entry
 	err = x.Find(ids, func(i int, e *Entry) error {
 		if gone[place{e.Pack, e.Offset}] {
 			was[i] = was[i] || e.Held()
+			marked = append(marked, *e)
 		} else {
 			left[i] = left[i] || e.Held()
 		}
@@ -338,9 +346,9 @@ func (x *Index) Remove(entries []Entry) (reopened bool, err error) {
 			return false, err
 		}
 	}
-	return reopened, x.update(entries, func(b *pebble.Batch, e *Entry) error {
-		var key [blobKeyLen]byte
-		return b.Delete(putBlobKey(&key, e), nil)
+	return reopened, x.update(marked, func(b *pebble.Batch, e *Entry) error {
+		e.Closed, e.Suspect = false, true
+		return setEntry(b, e)
 	})
 }
 
@@ -514,6 +522,9 @@ func setEntry(b *pebble.Batch, e *Entry) error {
 	if e.Closed {
 		flags |= closedBit
 	}
+	if e.Suspect {
+		flags |= suspectBit
+	}
 	op.Value[36] = flags
 	return op.Finish()
 }
@@ -531,6 +542,6 @@ func (x *Index) decode(it *pebble.Iterator, e *Entry) error {
 	e.ID, e.Sum = tripod.ID(key[1:]), tripod.Sum(v)
 	e.Pack, e.Offset = binary.BigEndian.Uint32(key[33:]), binary.BigEndian.Uint32(key[37:])
 	e.Len = binary.BigEndian.Uint32(v[32:])
-	e.Kind, e.Closed = tripod.BlobKind(v[36]&kindMask), v[36]&closedBit != 0
+	e.Kind, e.Closed, e.Suspect = tripod.BlobKind(v[36]&kindMask), v[36]&closedBit != 0, v[36]&suspectBit != 0
 	return nil
 }

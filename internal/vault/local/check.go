@@ -1,10 +1,13 @@
 package local
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -64,8 +67,7 @@ func (v *Vault) CheckPacks(ctx context.Context, sample float64, progress run.Pro
 		name, ok := vault.ParsePackName(i.Name)
 		switch {
 		case !ok && !vault.Documented(i.Name):
-			return report(i.Name, tripod.ID{}, tripod.Errorf(tripod.Invalid, "%s: has no place in a vault", i.Name).
-				WithHint("someone put it there; Tripod ignores it"))
+			return report(i.Name, tripod.ID{}, foreign(i.Name))
 		case ok && rand.Float64() < sample:
 			packs = append(packs, found{name, i.Size})
 			told.event.FilesTotal++
@@ -153,13 +155,103 @@ func (v *Vault) discount(ctx context.Context, d *damages) error {
 		}
 		bad = append(bad, entries...)
 	}
-	if _, err := x.Remove(bad); err != nil {
+	if _, err := x.Suspect(bad); err != nil {
 		return err
 	}
 	if err := x.Drop(d.packs); err != nil {
 		return err
 	}
 	return v.Sync(ctx) // finds what of those packs is whole
+}
+
+// Suspect makes the index count blobs as missing that turned out to be damaged,
+// so that the next backup of the same data stores them again. Get still tries
+// their copies, in case that the packs are put right.
+func (v *Vault) Suspect(ctx context.Context, ids []tripod.ID) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	x, err := v.index(ctx)
+	if err != nil {
+		return err
+	}
+	var bad []index.Entry
+	err = x.Find(ids, func(_ int, e *index.Entry) error {
+		bad = append(bad, *e)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	_, err = x.Suspect(bad)
+	return err
+}
+
+// CheckTables reads the table of contents of every pack. It calls report for
+// each object that is no pack and has no place in a vault (Invalid), and for
+// each pack that cannot be read as it should; of those the index keeps what is
+// whole. Calls are serialized, and end the check by returning an error.
+func (v *Vault) CheckTables(ctx context.Context, report func(object string, err error) error) error {
+	if err := v.Sync(ctx); err != nil {
+		return err
+	}
+	bad := map[tripod.PackID]error{}
+	for _, d := range v.Damaged() {
+		bad[d.Pack] = d.Err
+	}
+	var packs []found
+	err := v.store.List(ctx, "", func(i store.Info) error {
+		name, ok := vault.ParsePackName(i.Name)
+		switch {
+		case !ok && !vault.Documented(i.Name):
+			return report(i.Name, foreign(i.Name))
+		case ok && bad[name] == nil:
+			packs = append(packs, found{name, i.Size})
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	var mu sync.Mutex
+	var lost damages
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(tocReads)
+	for _, p := range packs {
+		if gctx.Err() != nil {
+			break
+		}
+		g.Go(func() error {
+			_, err := readTOC(gctx, v.store, p.name, p.size)
+			if gctx.Err() != nil {
+				return gctx.Err()
+			}
+			if err == nil || errors.Is(err, tripod.NotFound) { // deleted since the list
+				return nil
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			lost.add(p.name, nil, err)
+			bad[p.name] = fmt.Errorf("pack %.16s: %w", p.name, err)
+			return nil
+		})
+	}
+	if err := errors.Join(g.Wait(), v.discount(ctx, &lost)); err != nil {
+		return err
+	}
+	for _, d := range v.Damaged() { // these tell how much is left of it
+		bad[d.Pack] = d.Err
+	}
+	for _, name := range slices.SortedFunc(maps.Keys(bad), func(a, b tripod.PackID) int { return bytes.Compare(a[:], b[:]) }) {
+		if err := report(vault.PackName(name), bad[name]); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+func foreign(object string) error {
+	return tripod.Errorf(tripod.Invalid, "%s: has no place in a vault", object).WithHint("someone put it there; Tripod ignores it")
 }
 
 func (v *Vault) checkPack(ctx context.Context, p found, buf *[]byte, report func(*frame.Row, error) error) error {

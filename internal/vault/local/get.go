@@ -88,12 +88,21 @@ func (v *Vault) Get(ctx context.Context, ids []tripod.ID, use func(i int, encode
 func (g *getting) plan() (reads []read, missing []int32, err error) {
 	reads = make([]read, 0, len(g.ids))
 	seen := make([]bool, len(g.ids))
+	suspect := map[int]int{} // positions in reads, by those in ids
 	err = g.idx.Find(g.ids, func(i int, e *index.Entry) error {
+		r := read{int32(i), e.Pack, e.Offset, e.Len}
+		if at, ok := suspect[i]; ok && !e.Suspect {
+			reads[at] = r // better than one that was found damaged
+			delete(suspect, i)
+		}
 		if seen[i] {
 			return nil // another copy, for when the first fails
 		}
 		seen[i] = true
-		reads = append(reads, read{int32(i), e.Pack, e.Offset, e.Len})
+		if e.Suspect {
+			suspect[i] = len(reads)
+		}
+		reads = append(reads, r)
 		return nil
 	})
 	for i, ok := range seen {

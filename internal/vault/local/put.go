@@ -133,6 +133,7 @@ func (b *batch) parse(class frame.Class, frames [][]byte, company tripod.Company
 			}
 		}
 	}
+	b.pack.Grow(len(frames), size)
 	return nil
 }
 
@@ -143,6 +144,8 @@ func (b *batch) lookUp(x *index.Index) error {
 		switch {
 		case e.Sum != p.frame.Sum:
 			// A variant: both are kept, and readers take the one that fits.
+		case e.Suspect:
+			// Its bytes are damaged: they are stored again.
 		case e.Held():
 			p.stored = true
 		default:

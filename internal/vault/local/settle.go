@@ -66,7 +66,7 @@ func (v *Vault) settle(ctx context.Context) error {
 		return err
 	}
 	if c.again {
-		return v.settle(ctx) // what was damaged is out of the index now, so this ends
+		return v.settle(ctx) // what was damaged counts no more, so this ends
 	}
 	stay := make(map[uint32]bool, len(c.open))
 	for ordinal, n := range c.open {
@@ -134,7 +134,7 @@ func (c *closing) pack(p *index.Pack, data []byte, err error, company tripod.Com
 	if len(bad) > 0 {
 		c.damaged[p.Name] = tripod.Errorf(tripod.Corrupt, "pack %.16s: %d of its blobs are damaged", p.Name, len(bad)).
 			WithHint("the next backup stores again what it lacks; tripod verify tells which snapshots need it")
-		again, err := c.idx.Remove(bad)
+		again, err := c.idx.Suspect(bad)
 		c.again = c.again || again
 		if err != nil {
 			return err
@@ -159,12 +159,36 @@ func (c *closing) pack(p *index.Pack, data []byte, err error, company tripod.Com
 	if err != nil {
 		return err
 	}
+	suspects, err := c.suspects(p, nodes)
+	if err != nil {
+		return err
+	}
 	for i := range nodes {
-		c.node(&nodes[i])
+		if !suspects[nodes[i].entry.Offset] {
+			c.node(&nodes[i])
+		}
 	}
 	closed := c.closed
 	c.closed = c.closed[:0]
 	return c.idx.MarkClosed(closed)
+}
+
+// suspects gives the offsets in a pack of nodes that were found damaged. They
+// are not closed, whatever their frames look like now: who has the keys may see
+// more. The next backup that needs one stores it again.
+func (c *closing) suspects(p *index.Pack, nodes []nodeFrame) (map[uint32]bool, error) {
+	ids := make([]tripod.ID, len(nodes))
+	for i := range nodes {
+		ids[i] = nodes[i].entry.ID
+	}
+	offsets := map[uint32]bool{}
+	err := c.idx.Find(ids, func(_ int, e *index.Entry) error {
+		if e.Suspect && e.Pack == p.Ordinal {
+			offsets[e.Offset] = true
+		}
+		return nil
+	})
+	return offsets, err
 }
 
 // nodeFrame is what closing needs of a node.

@@ -24,7 +24,7 @@ help: ## list the targets
 .PHONY: build
 build: ## build bin/tripod, static and reproducible
 	@mkdir -p bin
-	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/tripod ./cmd/tripod
+	CGO_ENABLED=0 go build -trimpath -pgo=cmd/tripod/release.pgo -ldflags "-s -w -X main.version=$(VERSION)" -o bin/tripod ./cmd/tripod
 
 .PHONY: check
 check: tools format lint quick cross ## before every commit: format, lint, quick tests, other systems (under 2 minutes)

@@ -241,7 +241,12 @@ func tripodBinary(ctx context.Context, given, dir string) (string, error) {
 	}
 	say("building ./cmd/tripod")
 	binary := filepath.Join(dir, "bin", "tripod")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", binary, "tripod/cmd/tripod")
+	// The profile is the one "make build" uses.
+	profile, err := filepath.Abs(filepath.Join("cmd", "tripod", "release.pgo"))
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-pgo="+profile, "-o", binary, "tripod/cmd/tripod")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build tripod (or name a binary with -tripod): %w\n%s", err, out)

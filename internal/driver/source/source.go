@@ -25,8 +25,8 @@ import (
 	"context"
 	"io"
 	"iter"
-	"strings"
 
+	"tripod/internal/core/tree"
 	"tripod/internal/core/tripod"
 )
 
@@ -168,34 +168,11 @@ type Time struct {
 func (e *Entry) Path() string { return Join(e.Parent, e.Name) }
 
 // Join appends a name to the path of its directory.
-func Join(parent, name string) string {
-	if parent == "" {
-		return name
-	}
-	return parent + "/" + name
-}
+func Join(parent, name string) string { return tree.Join(parent, name) }
 
-// Compare orders entries by tree order: parents bytewise, where a slash counts as
-// zero so that "a/b" comes before "a-b", then names bytewise.
+// Compare orders entries by tree order, the order of file trees in a vault.
 func Compare(aParent, aName, bParent, bName string) int {
-	if c := comparePaths(aParent, bParent); c != 0 {
-		return c
-	}
-	return strings.Compare(aName, bName)
-}
-
-func comparePaths(a, b string) int {
-	n := min(len(a), len(b))
-	for i := range n {
-		if a[i] == b[i] {
-			continue
-		}
-		if a[i] == '/' || (b[i] != '/' && a[i] < b[i]) {
-			return -1
-		}
-		return 1
-	}
-	return len(a) - len(b)
+	return tree.Compare(aParent, aName, bParent, bName)
 }
 
 // Attributes are the parts of an entry that cost a call of their own.

@@ -177,7 +177,7 @@ func (k *Keyring) damage(sealed []mark) error {
 	for _, m := range sealed {
 		if !slices.Contains(now, m) {
 			return tripod.Errorf(tripod.Corrupt, "keyring: the slot of its %s was changed or taken away, so that it opens this vault no more", m.slot).
-				WithHint("copy the files below keyring/ from another zone or an earlier copy of this vault")
+				WithHint("copy the files below keyring/ from another copy of this vault")
 		}
 	}
 	return tripod.Errorf(tripod.Corrupt, "keyring: has a slot that the company did not make, or has removed since").

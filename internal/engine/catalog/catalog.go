@@ -252,14 +252,14 @@ func (o *opening) noCertificate(m tripod.MachineID) {
 	}
 	o.nameless[m] = true
 	o.problem(vault.CertificatePrefix+m.String(), tripod.Errorf(tripod.Denied, "machine %.8s: has no valid certificate, so its snapshots are not used", m).
-		WithHint("enrol the machine again, or restore its certificate from another zone"))
+		WithHint("enrol the machine again, or copy its certificate from another copy of the vault"))
 }
 
 func damaged(err error) error {
 	if tripod.HintOf(err) != "" {
 		return err
 	}
-	return tripod.Errorf(tripod.KindOf(err), "%w", err).WithHint("the record was damaged in the store; it is not used, a copy in another zone may be whole")
+	return tripod.Errorf(tripod.KindOf(err), "%w", err).WithHint("the record was damaged in the store; it is not used, another copy of the vault may have it whole")
 }
 
 // follow checks that a signed record continues its chain. A record that comes
@@ -285,7 +285,7 @@ func (o *opening) follow(r *snapshot.Record, hash snapshot.Hash) error {
 		missing := snapshot.Key{Machine: r.Key.Machine, Source: r.Key.Source, Seq: next}
 		o.problem(vault.RecordPrefix+vault.KeyPath(missing), tripod.Errorf(tripod.Corrupt,
 			"snapshots %d to %d of machine %.8s: are missing or not usable", next, r.Key.Seq-1, r.Key.Machine).
-			WithHint("the store lost or hides them; look in another zone"))
+			WithHint("the store lost or hides them; look in another copy of the vault"))
 	}
 	c.last, c.hash = r, hash
 	return nil
@@ -325,7 +325,7 @@ func (o *opening) openGrants(ctx context.Context) error {
 // open tries the grants to the company until one opens.
 func (o *opening) open(s *Snapshot) error {
 	var failed error = tripod.Errorf(tripod.NotFound, "snapshot %d of machine %.8s: has no grant to the company", s.Key.Seq, s.Key.Machine).
-		WithHint("its grant was lost or its key shredded; another zone may have it")
+		WithHint("its grant was lost or its key shredded; another copy of the vault may have it")
 	for _, d := range o.grants[vault.KeyPath(s.Key)] {
 		g, err := snapshot.VerifyGrant(d.content, o.certificates[s.Key.Machine])
 		if err == nil && g.Key != s.Key {
@@ -342,7 +342,7 @@ func (o *opening) open(s *Snapshot) error {
 			return s.label()
 		}
 		failed = tripod.Errorf(tripod.KindOf(err), "snapshot %d of machine %.8s: %w", s.Key.Seq, s.Key.Machine, err).
-			WithHint("the grant was damaged or forged; another zone may have it whole")
+			WithHint("the grant was damaged or forged; another copy of the vault may have it whole")
 	}
 	return failed
 }

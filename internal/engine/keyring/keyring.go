@@ -124,13 +124,13 @@ func Load(ctx context.Context, r Documents) (*Sealed, error) {
 		return nil, err
 	case s.Keyring == nil && damage != nil:
 		return nil, tripod.Errorf(tripod.Corrupt, "the vault's keyring cannot be read: %w", damage).
-			WithHint("copy the files below keyring/ from another zone or an earlier copy of this vault")
+			WithHint("copy the files below keyring/ from another copy of this vault")
 	case s.Keyring == nil:
 		return nil, tripod.Errorf(tripod.Corrupt, "the vault's keyring is missing").
-			WithHint("copy the files below keyring/ from another zone or an earlier copy of this vault")
+			WithHint("copy the files below keyring/ from another copy of this vault")
 	case damage != nil:
 		s.unread = tripod.Errorf(tripod.Corrupt, "the vault's newest keyring cannot be read, one before it is used: %w", damage).
-			WithHint("copy the files below keyring/ from another zone; until then a passphrase from before the last change is the one that opens")
+			WithHint("copy the files below keyring/ from another copy of this vault; until then a passphrase from before the last change is the one that opens")
 	}
 	s.Damage = s.unread
 	return s, nil

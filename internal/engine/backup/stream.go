@@ -65,10 +65,6 @@ func (s *session) stream(ctx context.Context, in source.Stream) error {
 		return err
 	}
 	s.report.Read = s.report.Bytes
-	if s.report.Bytes == 0 {
-		s.Warnings.add(in.Name(), tripod.Errorf(tripod.Invalid, "the stream was empty").
-			WithHint("check the command that was to make it; the snapshot holds nothing"))
-	}
 	if err := s.commit(ctx, root); err != nil {
 		return err
 	}

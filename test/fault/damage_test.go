@@ -178,6 +178,7 @@ type verdict struct {
 	problems  []string // documents of the log
 	lost      map[string]map[string]bool
 	followed  map[string]bool // snapshots of which a whole part is lost
+	unread    map[string]bool // snapshots with damage other than to a stored checksum
 	snapshots []catalog.Snapshot
 }
 
@@ -241,7 +242,7 @@ func (w *damageWorld) examine(ctx context.Context, l looked, v *verdict) error {
 
 // ask verifies the vault.
 func (w *damageWorld) ask(ctx context.Context, l looked, v *verdict) error {
-	v.lost, v.followed = map[string]map[string]bool{}, map[string]bool{}
+	v.lost, v.followed, v.unread = map[string]map[string]bool{}, map[string]bool{}, map[string]bool{}
 	report, err := verify.Run(ctx, l.v, l.cat, verify.Options{})
 	if err != nil && !errors.Is(err, tripod.Corrupt) {
 		return fmt.Errorf("verify: %w", err)
@@ -255,6 +256,9 @@ func (w *damageWorld) ask(ctx context.Context, l looked, v *verdict) error {
 	for _, f := range report.Files {
 		v.found = append(v.found, f.Path)
 		for _, id := range f.Snapshots {
+			if !strings.Contains(f.Err.Error(), "checksum does not match") {
+				v.unread[id] = true
+			}
 			if strings.HasSuffix(f.Path, " and what follows") {
 				v.followed[id] = true
 			}
@@ -301,6 +305,8 @@ func (w *damageWorld) rest(ctx context.Context, l looked, s catalog.Snapshot, wa
 		return fmt.Errorf("restore: %w", err)
 	case err != nil && len(lost) == 0:
 		return fmt.Errorf("verify named no file, restore says: %w", err)
+	case err == nil && v.unread[s.ID]:
+		return fmt.Errorf("verify named %d files, and restore says nothing", len(lost))
 	case err == nil:
 		// A blob whose stored checksum alone is damaged still opens, and proves
 		// itself otherwise: then everything must be back.

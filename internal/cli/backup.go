@@ -234,11 +234,11 @@ func (a *app) printBackup(f *backupFlags, r *backup.Report) error {
 	}
 	what := terminal.Size(r.Bytes)
 	if f.disk == "" && f.stdinName == "" {
-		what = terminal.Count(r.Files, "file") + ", " + what
+		what = tripod.Count(r.Files, "file") + ", " + what
 	}
 	details := ""
 	if f.disk == "" && f.stdinName == "" {
-		details = fmt.Sprintf("files and folders: %s new, %s changed, %s unchanged; ", terminal.Number(r.New), terminal.Number(r.Changed), terminal.Number(r.Same))
+		details = fmt.Sprintf("files and folders: %s new, %s changed, %s unchanged; ", tripod.Number(r.New), tripod.Number(r.Changed), tripod.Number(r.Same))
 	}
 	if f.dryRun {
 		a.Printf("Would back up %s. Nothing was stored.\n  %sto read %s\n", what, details, terminal.Size(r.Read))
@@ -247,7 +247,7 @@ func (a *app) printBackup(f *backupFlags, r *backup.Report) error {
 		a.Printf("  %sread %s, stored %s\n", details, terminal.Size(r.Read), terminal.Size(r.Stored))
 	}
 	if n := a.Warnings(); n > 0 {
-		a.Tell("Done with %s, see above.", terminal.Count(int64(n), "warning"))
+		a.Tell("Done with %s, see above.", tripod.Count(n, "warning"))
 	}
 	return nil
 }

@@ -75,7 +75,7 @@ func (a *app) find(ctx context.Context, q browse.Query) (err error) {
 	}
 	if len(found) == 0 {
 		return tripod.Errorf(tripod.NotFound, "nothing found for %q", q.Pattern).
-			WithHint("searched %s; * stands for any text: '*%s*'", terminal.Count(int64(len(u.catalog.Select(q.Filter))), "snapshot"), strings.Trim(q.Pattern, "*"))
+			WithHint("searched %s; * stands for any text: '*%s*'", tripod.Count(len(u.catalog.Select(q.Filter)), "snapshot"), strings.Trim(q.Pattern, "*"))
 	}
 	for i := range found {
 		a.printFound(&found[i])
@@ -89,7 +89,7 @@ func (a *app) printFound(f *browse.Found) {
 		v := &f.Versions[i]
 		in := "in " + strings.Join(v.Snapshots, ", ")
 		if n := len(v.Snapshots); n > 3 {
-			in = fmt.Sprintf("in %d snapshots, %s to %s", n, v.Snapshots[0], v.Snapshots[n-1])
+			in = fmt.Sprintf("in %s, %s to %s", tripod.Count(n, "snapshot"), v.Snapshots[0], v.Snapshots[n-1])
 		}
 		a.Printf("  %s  %12s  %s\n", terminal.When(modified(&v.Entry)), sizeText(&v.Entry), in)
 	}
@@ -159,8 +159,8 @@ func (a *app) diff(ctx context.Context, args []string) (err error) {
 	if a.JSON {
 		return a.Result("diff", map[string]any{"from": from.ID, "to": to.ID, "changes": changes})
 	}
-	a.Tell("%s added, %s removed, %s changed, %s with other metadata (%s)", terminal.Number(counts[browse.Added]), terminal.Number(counts[browse.Removed]),
-		terminal.Number(counts[browse.Modified]+counts[browse.Retyped]), terminal.Number(counts[browse.Metadata]), terminal.Duration(time.Since(began)))
+	a.Tell("%s added, %s removed, %s changed, %s with other metadata (%s)", tripod.Number(counts[browse.Added]), tripod.Number(counts[browse.Removed]),
+		tripod.Number(counts[browse.Modified]+counts[browse.Retyped]), tripod.Number(counts[browse.Metadata]), terminal.Duration(time.Since(began)))
 	return nil
 }
 

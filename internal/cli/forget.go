@@ -109,6 +109,6 @@ func (a *app) printForgotten(chosen []catalog.Snapshot, left int) error {
 	for _, s := range chosen {
 		a.Printf("Forgot snapshot %s of %s.\n", s.ID, terminal.When(s.Record.Time))
 	}
-	a.Printf("%s left. Space is given back when the vault is collected.\n", terminal.Count(int64(left), "snapshot"))
+	a.Printf("%s left. Space is given back when the vault is collected.\n", tripod.Count(left, "snapshot"))
 	return nil
 }

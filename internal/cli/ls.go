@@ -156,7 +156,7 @@ func sizeText(e *tree.Entry) string {
 	case tree.CharDevice, tree.BlockDevice:
 		return fmt.Sprintf("%d, %d", e.Major, e.Minor)
 	case tree.Regular:
-		return terminal.Number(e.Size)
+		return tripod.Number(e.Size)
 	}
 	return "-"
 }

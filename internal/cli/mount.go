@@ -58,7 +58,7 @@ func (a *app) mount(ctx context.Context, f *mountFlags, dir string) (err error) 
 				_ = a.Result("mount", map[string]any{"dir": absolute(dir), "snapshots": len(snapshots)}) // told by Failed
 				return
 			}
-			a.Tell("Mounted %s on %s. Ctrl-C or \"umount %s\" ends it.", terminal.Count(int64(len(snapshots)), "snapshot"), terminal.Printable(absolute(dir)),
+			a.Tell("Mounted %s on %s. Ctrl-C or \"umount %s\" ends it.", tripod.Count(len(snapshots), "snapshot"), terminal.Printable(absolute(dir)),
 				terminal.Quoted(dir))
 		},
 	})

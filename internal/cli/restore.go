@@ -161,7 +161,7 @@ func (a *app) printRestore(f *restoreFlags, s *catalog.Snapshot, r *restore.Repo
 	}
 	what := terminal.Size(r.Bytes)
 	if s.Record.Type == tripod.Files {
-		what = terminal.Count(r.Files, "file") + ", " + what
+		what = tripod.Count(r.Files, "file") + ", " + what
 	}
 	if f.dryRun {
 		a.Printf("Would restore %s of snapshot %s to %s. Nothing was changed.\n", what, s.ID, terminal.Printable(absolute(f.to)))
@@ -169,14 +169,14 @@ func (a *app) printRestore(f *restoreFlags, s *catalog.Snapshot, r *restore.Repo
 		a.Printf("Restored %s of snapshot %s to %s in %s\n", what, s.ID, terminal.Printable(absolute(f.to)), terminal.Duration(took))
 	}
 	if r.Unchanged > 0 {
-		a.Printf("  %s right already\n", terminal.Count(r.Unchanged, "file")+terminal.Plural(int(r.Unchanged), " was", " were"))
+		a.Printf("  %s right already\n", tripod.Count(r.Unchanged, "file")+terminal.Plural(int(r.Unchanged), " was", " were"))
 	}
 	if r.Conflicts > 0 {
-		a.Printf("  %s in the way and kept as %s; --overwrite changed or always replaces files\n", terminal.Count(r.Conflicts, "file")+terminal.Plural(int(r.Conflicts), " was", " were"),
+		a.Printf("  %s in the way and kept as %s; --overwrite changed or always replaces files\n", tripod.Count(r.Conflicts, "file")+terminal.Plural(int(r.Conflicts), " was", " were"),
 			terminal.Plural(int(r.Conflicts), "it is", "they are"))
 	}
 	if r.Failed > 0 {
-		a.Printf("  %s could not be restored, see above\n", terminal.Count(r.Failed, "file"))
+		a.Printf("  %s could not be restored, see above\n", tripod.Count(r.Failed, "file"))
 	}
 	return nil
 }

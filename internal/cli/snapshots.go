@@ -151,7 +151,7 @@ func (a *app) snapshots(ctx context.Context, f catalog.Filter) (err error) {
 	}
 	rows := [][]string{{"ID", "TIME", "HOST", "TYPE", "FILES", "SIZE", "TAGS", "PATHS"}}
 	for i, s := range list {
-		files := terminal.Number(s.Files)
+		files := tripod.Number(s.Files)
 		if found[i].Record.Type != tripod.Files {
 			files = "-"
 		}

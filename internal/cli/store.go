@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tripod/internal/cli/terminal"
+	"tripod/internal/core/tripod"
 )
 
 func newStore(a *app) *cobra.Command {
@@ -61,7 +62,7 @@ func (a *app) storeCheck(ctx context.Context, location string) error {
 		}
 	}
 	if err == nil && !a.JSON {
-		a.Printf("%s keeps all %d promises that a vault needs.\n", terminal.Printable(absolute(location)), kept)
+		a.Printf("%s keeps all %s that a vault needs.\n", terminal.Printable(absolute(location)), tripod.Count(kept, "promise"))
 	}
 	return err
 }

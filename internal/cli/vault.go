@@ -322,9 +322,9 @@ func (a *app) vaultInfo(ctx context.Context) (err error) {
 		{"Vault id", r.VaultID},
 		{"Company", r.Company},
 		{"Made", terminal.When(d.Created)},
-		{"Snapshots", fmt.Sprintf("%s (and %s forgotten)", terminal.Number(r.Snapshots), terminal.Number(r.Forgotten))},
-		{"Machines", terminal.Number(int64(r.Machines))},
-		{"Stored", fmt.Sprintf("%s in %s of %s", terminal.Size(r.Stored), terminal.Count(r.Blobs, "blob"), terminal.Count(r.Packs, "pack"))},
+		{"Snapshots", fmt.Sprintf("%s (and %s forgotten)", tripod.Number(r.Snapshots), tripod.Number(r.Forgotten))},
+		{"Machines", tripod.Number(r.Machines)},
+		{"Stored", fmt.Sprintf("%s in %s of %s", terminal.Size(r.Stored), tripod.Count(r.Blobs, "blob"), tripod.Count(r.Packs, "pack"))},
 		{"This machine enrolled", enrolled},
 	})
 	return nil

@@ -103,26 +103,6 @@ func Size(n int64) string {
 	return fmt.Sprintf("%.1f %ciB", f, " KMGTPE"[unit])
 }
 
-// Count prints a number with its noun: "1 file", "1,234 files".
-func Count(n int64, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	if stem, ok := strings.CutSuffix(noun, "y"); ok {
-		return Number(n) + " " + stem + "ies"
-	}
-	return Number(n) + " " + noun + "s"
-}
-
-// Number groups digits by thousands.
-func Number(n int64) string {
-	s := strconv.FormatInt(n, 10)
-	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return s
-}
-
 // Duration prints how long something took.
 func Duration(d time.Duration) string {
 	switch {

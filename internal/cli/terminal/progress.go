@@ -133,9 +133,17 @@ func (r *rate) status(e run.Event) string {
 	}
 	var parts []string
 	if e.Files > 0 || e.FilesTotal > 0 {
-		parts = append(parts, ofTotal(Number(e.Files), Number(e.FilesTotal), e.FilesTotal > 0)+" files")
+		text := tripod.Count(e.Files, "file")
+		if e.FilesTotal > 0 {
+			text = tripod.Number(e.Files) + " of " + tripod.Count(e.FilesTotal, "file")
+		}
+		parts = append(parts, text)
 	}
-	parts = append(parts, ofTotal(Size(e.Bytes), Size(e.BytesTotal), e.BytesTotal > 0))
+	bytes := Size(e.Bytes)
+	if e.BytesTotal > 0 {
+		bytes += " of " + Size(e.BytesTotal)
+	}
+	parts = append(parts, bytes)
 	perSecond, left := r.of(e)
 	if perSecond > 0 {
 		parts = append(parts, Size(int64(perSecond))+"/s")
@@ -144,13 +152,6 @@ func (r *rate) status(e run.Event) string {
 		parts = append(parts, Duration(left)+" left")
 	}
 	return string(e.Phase) + ": " + strings.Join(parts, ", ")
-}
-
-func ofTotal(done, total string, known bool) string {
-	if !known {
-		return done
-	}
-	return done + " of " + total
 }
 
 // plainLines prints a line every few seconds: for logs.

@@ -22,14 +22,14 @@ func TestSize(t *testing.T) {
 }
 
 func TestNumbers(t *testing.T) {
-	for n, want := range map[int64]string{0: "0", 999: "999", 1000: "1,000", -1234567: "-1,234,567"} {
-		if got := Number(n); got != want {
-			t.Errorf("Number(%d) = %q, want %q", n, got, want)
-		}
-	}
-	for text, want := range map[string]string{Count(1, "file"): "1 file", Count(2, "file"): "2 files", Count(0, "entry"): "0 entries"} {
-		if text != want {
-			t.Errorf("%q, want %q", text, want)
+	for e, want := range map[run.Event]string{
+		{Files: 1, Bytes: 1}: "reading: 1 file, 1 B",
+		{Files: 1, FilesTotal: 1, Bytes: 1, BytesTotal: 2}:          "reading: 1 of 1 file, 1 B of 2 B",
+		{Files: 1, FilesTotal: 1234, Bytes: 1, BytesTotal: 5 << 10}: "reading: 1 of 1,234 files, 1 B of 5.0 KiB",
+	} {
+		e.Phase = "reading"
+		if got := newRate().status(e); got != want {
+			t.Errorf("status %q, want %q", got, want)
 		}
 	}
 	for d, want := range map[time.Duration]string{1500 * time.Millisecond: "1.5 s", 42 * time.Second: "42 s", 75 * time.Second: "1 min 15 s", 2*time.Hour + 3*time.Minute: "2 h 3 min"} {

@@ -83,22 +83,22 @@ func Print(c *terminal.Console, r *verify.Report, how Run) error {
 	}
 	for i, p := range r.Packs {
 		if i == mostGroups {
-			c.Printf("and %s more\n", terminal.Count(int64(len(r.Packs)-i), "damaged pack"))
+			c.Printf("and %s more\n", tripod.Count(len(r.Packs)-i, "damaged pack"))
 			break
 		}
 		c.Printf("damaged: %s\n", terminal.OneLine(p.Err))
 	}
 	printDamage(c, r)
-	c.Printf("Read %s in %s of %s, %s, in %s.\n", terminal.Size(r.Bytes), terminal.Count(r.Data+r.Nodes, "blob"), terminal.Count(r.Snapshots, "snapshot"), part(how, r), terminal.Duration(how.Took))
+	c.Printf("Read %s in %s of %s, %s, in %s.\n", terminal.Size(r.Bytes), tripod.Count(r.Data+r.Nodes, "blob"), tripod.Count(r.Snapshots, "snapshot"), part(how, r), terminal.Duration(how.Took))
 	if good {
 		c.Printf("All that was read is good.\n")
 		return nil
 	}
 	packs := ""
 	if len(r.Packs) > 0 {
-		packs = terminal.Count(int64(len(r.Packs)), "pack") + " and "
+		packs = tripod.Count(len(r.Packs), "pack") + " and "
 	}
-	c.Printf("%s%s damaged, %s missing; %s cannot be restored whole.\n", packs, terminal.Count(r.Damaged, "blob"), terminal.Number(r.Missing), terminal.Count(int64(len(r.Files)), "file"))
+	c.Printf("%s%s damaged, %s missing; %s cannot be restored whole.\n", packs, tripod.Count(r.Damaged, "blob"), tripod.Number(r.Missing), tripod.Count(len(r.Files), "file"))
 	return nil
 }
 
@@ -108,7 +108,7 @@ func Print(c *terminal.Console, r *verify.Report, how Run) error {
 func Nothing(c *terminal.Console, stats *vault.Stats, others bool, how Run) error {
 	if stats.Records == 0 && stats.Packs > 0 {
 		c.Warn("", tripod.Errorf(tripod.NotFound, "the vault holds %s and not one snapshot's record: its first backup did not end, or the records are missing",
-			terminal.Count(stats.Packs, "pack")).WithHint("if there were snapshots, get the folder record from another copy of the vault"))
+			tripod.Count(stats.Packs, "pack")).WithHint("if there were snapshots, get the folder record from another copy of the vault"))
 	}
 	switch {
 	case c.JSON:
@@ -132,18 +132,18 @@ func printDamage(c *terminal.Console, r *verify.Report) {
 			for _, g := range groups[i:] {
 				left += len(g.files)
 			}
-			c.Printf("and %s more damage, with %s: --json lists all\n", terminal.Number(int64(len(groups)-i)), terminal.Count(int64(left), "file"))
+			c.Printf("and %s more damage, with %s: --json lists all\n", tripod.Number(len(groups)-i), tripod.Count(left, "file"))
 			break
 		}
 		c.Printf("%s\n", g.title)
 		for i, file := range g.files {
 			if i == mostNames {
-				c.Printf("  and %s more: --json lists all\n", terminal.Number(int64(len(g.files)-i)))
+				c.Printf("  and %s more: --json lists all\n", tripod.Number(len(g.files)-i))
 				break
 			}
 			ids := strings.Join(file.Snapshots[:min(len(file.Snapshots), mostSnapshots)], ", ")
 			if more := len(file.Snapshots) - mostSnapshots; more > 0 {
-				ids += " and " + terminal.Number(int64(more)) + " more"
+				ids += " and " + tripod.Number(more) + " more"
 			}
 			c.Printf("  %s in %s %s\n", terminal.Printable(file.Path), terminal.Plural(len(file.Snapshots), "snapshot", "snapshots"), ids)
 		}
@@ -183,5 +183,5 @@ func part(how Run, r *verify.Report) string {
 	if how.Sample >= 100 {
 		return "all of the data"
 	}
-	return "a sample of " + terminal.Number(r.Data) + " of " + terminal.Number(r.Data+r.Skipped) + " data blobs (--seed " + strconv.FormatUint(how.Seed, 10) + ")"
+	return "a sample of " + tripod.Number(r.Data) + " of " + tripod.Count(r.Data+r.Skipped, "data blob") + " (--seed " + strconv.FormatUint(how.Seed, 10) + ")"
 }

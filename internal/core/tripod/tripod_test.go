@@ -10,6 +10,17 @@ import (
 	"tripod/internal/core/tripod"
 )
 
+func TestACountFitsItsNoun(t *testing.T) {
+	for text, want := range map[string]string{
+		tripod.Count(0, "entry"): "0 entries", tripod.Count(1, "entry"): "1 entry", tripod.Count(int64(1), "file"): "1 file",
+		tripod.Count(1234, "file"): "1,234 files", tripod.Number(999): "999", tripod.Number(-1234567): "-1,234,567",
+	} {
+		if text != want {
+			t.Errorf("%q, want %q", text, want)
+		}
+	}
+}
+
 func TestKindsAreFoundThroughWrapping(t *testing.T) {
 	inner := tripod.Errorf(tripod.NotFound, "blob %d: missing: %w", 7, io.EOF).WithHint("look in zone %d", 2)
 	outer := fmt.Errorf("restore: %w", inner)

@@ -242,11 +242,11 @@ func (j *job) finish(err error) (*Report, error) {
 		return &j.report, err
 	}
 	if n := len(j.report.Damaged); n > 0 {
-		return &j.report, tripod.Errorf(tripod.Corrupt, "restore: %d entries are damaged in the vault, first %s", j.report.Failed, j.report.Damaged[0]).
+		return &j.report, tripod.Errorf(tripod.Corrupt, "restore: %s damaged in the vault, first %s", tripod.Count(j.report.Failed, "entry"), j.report.Damaged[0]).
 			WithHint("what is undamaged was restored; try another snapshot or another copy of the vault for the rest")
 	}
 	if j.failed != nil {
-		return &j.report, tripod.Errorf(tripod.KindOf(j.failed), "restore: %d entries could not be restored, first: %w", j.report.Failed, j.failed).
+		return &j.report, tripod.Errorf(tripod.KindOf(j.failed), "restore: %s could not be restored, first: %w", tripod.Count(j.report.Failed, "entry"), j.failed).
 			WithHint("%s", tripod.HintOf(j.failed))
 	}
 	return &j.report, nil

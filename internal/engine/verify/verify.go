@@ -124,17 +124,17 @@ func (c *checker) verdict() error {
 	r := &c.report
 	switch {
 	case r.Missing+r.Damaged > 0 && len(r.Files) > 0:
-		return tripod.Errorf(tripod.Corrupt, "verify: %d blobs are damaged and %d missing; %d files are not whole, first %s",
-			r.Damaged, r.Missing, len(r.Files), r.Files[0].Path).
+		return tripod.Errorf(tripod.Corrupt, "verify: %s damaged and %d missing; %s not whole, first %s",
+			tripod.Count(r.Damaged, "blob"), r.Missing, tripod.Count(len(r.Files), "file"), r.Files[0].Path).
 			WithHint("%s", hintHeal)
 	case r.Missing+r.Damaged > 0:
-		return tripod.Errorf(tripod.Corrupt, "verify: %d blobs are damaged and %d missing", r.Damaged, r.Missing).WithHint("%s", hintHeal)
+		return tripod.Errorf(tripod.Corrupt, "verify: %s damaged and %d missing", tripod.Count(r.Damaged, "blob"), r.Missing).WithHint("%s", hintHeal)
 	case len(r.Packs) > 0:
-		return tripod.Errorf(tripod.Corrupt, "verify: %d packs are damaged, though nothing that was read is lost; the first is %w", len(r.Packs), r.Packs[0].Err).
+		return tripod.Errorf(tripod.Corrupt, "verify: %s damaged, though nothing that was read is lost; the first is %w", tripod.Count(len(r.Packs), "pack"), r.Packs[0].Err).
 			WithHint("get %s from another copy of the vault; or move it away, back up again and verify", r.Packs[0].Document)
 	case len(r.Problems) > 0:
-		return tripod.Errorf(tripod.Corrupt, "verify: %d documents of the log are not usable, first %s: %w",
-			len(r.Problems), r.Problems[0].Document, r.Problems[0].Err).WithHint("%s", tripod.HintOf(r.Problems[0].Err))
+		return tripod.Errorf(tripod.Corrupt, "verify: %s of the log not usable, first %s: %w",
+			tripod.Count(len(r.Problems), "document"), r.Problems[0].Document, r.Problems[0].Err).WithHint("%s", tripod.HintOf(r.Problems[0].Err))
 	}
 	return nil
 }

@@ -222,7 +222,7 @@ func (b *batch) checkRefs() error {
 	if count > most {
 		missing = append(missing, "...")
 	}
-	return tripod.Errorf(tripod.NotFound, "%d blobs that are needed are missing: %s", count, strings.Join(missing, ", ")).
+	return tripod.Errorf(tripod.NotFound, "%s missing that the batch needs: %s", tripod.Count(count, "blob"), strings.Join(missing, ", ")).
 		WithHint("blobs go in from the bottom up; ask again which ones the vault has")
 }
 

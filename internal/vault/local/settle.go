@@ -132,7 +132,7 @@ func (c *closing) pack(p *index.Pack, data []byte, err error, company tripod.Com
 	}
 	nodes, bad := c.rows(p, data, company)
 	if len(bad) > 0 {
-		c.damaged[p.Name] = tripod.Errorf(tripod.Corrupt, "pack %.16s: %d of its blobs are damaged", p.Name, len(bad)).
+		c.damaged[p.Name] = tripod.Errorf(tripod.Corrupt, "pack %.16s: %s in it damaged", p.Name, tripod.Count(len(bad), "blob")).
 			WithHint("the next backup stores again what it lacks; tripod verify tells which snapshots need it")
 		again, err := c.idx.Suspect(bad)
 		c.again = c.again || again

@@ -79,7 +79,7 @@ func Check(ctx context.Context, s store.Store, prefix string, report func(Result
 		report(Result{Name: c.name, OK: err == nil, Skipped: skipped, Took: time.Since(start), Err: err})
 	}
 	if first != nil {
-		return fmt.Errorf("%d checks failed, first %w", failed, first)
+		return fmt.Errorf("%s failed, first %w", tripod.Count(failed, "check"), first)
 	}
 	return nil
 }

@@ -25,6 +25,9 @@ import (
 	"context"
 	"io"
 	"iter"
+	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"tripod/internal/core/tree"
 	"tripod/internal/core/tripod"
@@ -223,6 +226,19 @@ type Stream interface {
 	io.Reader
 	io.Closer
 	Name() string
+}
+
+// maxStreamName is what file systems take as a name, in bytes.
+const maxStreamName = 255
+
+// CheckStreamName refuses what is no plain file name: a restore makes a file of
+// that name.
+func CheckStreamName(name string) error {
+	plain := utf8.ValidString(name) && !strings.ContainsAny(name, `/\`) && name != "." && name != ".." && strings.TrimSpace(name) != ""
+	if plain && len(name) <= maxStreamName && strings.IndexFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) < 0 {
+		return nil
+	}
+	return tripod.Errorf(tripod.Invalid, "stream name %q: must be a plain file name, like dump.sql", name)
 }
 
 // A Watcher hears from a walk what the caller should know. Calls come from the

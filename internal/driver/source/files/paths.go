@@ -56,12 +56,12 @@ func (w *wanted) names() []string { return slices.Sorted(maps.Keys(w.below)) }
 func (t *Tree) plan() (*wanted, error) {
 	root := &wanted{}
 	var missing []error
+	var names []string
 	for _, path := range t.wanted {
 		path = t.straighten(path)
 		var e source.Entry
 		if err := t.system.stat(path, false, &e); err != nil {
-			missing = append(missing, failure("protected path", path, err))
-			t.warn(path, missing[len(missing)-1])
+			missing, names = append(missing, failure("protected path", path, err)), append(names, path)
 			continue
 		}
 		if e.Type == source.Symlink {
@@ -70,6 +70,9 @@ func (t *Tree) plan() (*wanted, error) {
 		root.add(path)
 	}
 	if len(missing) < len(t.wanted) {
+		for i, err := range missing {
+			t.warn(names[i], err)
+		}
 		return root, nil
 	}
 	err := missing[0]

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"io"
 	"os/exec"
-	"strings"
 	"time"
 
 	"tripod/internal/core/tripod"
@@ -33,7 +32,7 @@ var _ source.Stream = (*Stream)(nil)
 // blocks is woken by a read deadline if it has one, else by closing it if it
 // can be closed; closing the stream closes it, too.
 func New(ctx context.Context, name string, r io.Reader) (*Stream, error) {
-	if err := checkName(name); err != nil {
+	if err := source.CheckStreamName(name); err != nil {
 		return nil, err
 	}
 	s := &Stream{name: name, reader: r, ended: func() error { return context.Cause(ctx) }}
@@ -58,15 +57,21 @@ const maxComplaint = 1 << 10
 // when the command does, so that half a dump is never kept as a whole one.
 // The command is killed when ctx ends or the stream is closed early.
 func Command(ctx context.Context, name string, argv ...string) (*Stream, error) {
+	return command(ctx, 5*time.Second, name, argv...)
+}
+
+// command waits no longer than patience for children that outlive the command and
+// keep its output open, as a connection shared by ssh does.
+func command(ctx context.Context, patience time.Duration, name string, argv ...string) (*Stream, error) {
 	if len(argv) == 0 {
 		return nil, tripod.Errorf(tripod.Invalid, "stream %q: no command", name)
 	}
-	if err := checkName(name); err != nil {
+	if err := source.CheckStreamName(name); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...) //nolint:gosec // the user's own command
-	cmd.WaitDelay = 5 * time.Second                       // for children that keep the pipe open
+	cmd.WaitDelay = patience
 	complaint := &tail{}
 	cmd.Stderr = complaint
 	out, err := cmd.StdoutPipe()
@@ -85,7 +90,7 @@ func Command(ctx context.Context, name string, argv ...string) (*Stream, error) 
 		waited = true
 		err := cmd.Wait()
 		cancel()
-		if err != nil {
+		if err != nil && !errors.Is(err, exec.ErrWaitDelay) { // which says that the command itself ended well
 			return tripod.Errorf(tripod.Unavailable, "command %s: %w%s", argv[0], err, complaint)
 		}
 		return nil
@@ -101,13 +106,6 @@ func Command(ctx context.Context, name string, argv ...string) (*Stream, error) 
 			return nil
 		},
 	}, nil
-}
-
-func checkName(name string) error {
-	if name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00") {
-		return tripod.Errorf(tripod.Invalid, "stream name %q", name).WithHint("give a plain file name, like dump.sql")
-	}
-	return nil
 }
 
 // Name implements source.Stream.

@@ -78,9 +78,21 @@ func Inline(e *tree.Entry, fn func(offset int64, p []byte) error) error {
 // file whose content lies inline has none. List nodes are read as needed;
 // one that is lost, or whose lengths contradict the entry, gives Corrupt.
 func (r *Reader) Extents(ctx context.Context, e *tree.Entry, fn func(*Extent) error) error {
+	return r.Salvage(ctx, e, fn, nil)
+}
+
+// Salvage is Extents that goes on behind lost list nodes: lost is told which
+// bytes of the file lie below each.
+func (r *Reader) Salvage(ctx context.Context, e *tree.Entry, fn func(*Extent) error, lost Missing) error {
 	s := newSpread(e)
 	if e.Content.List != nil {
-		return r.ListExtents(ctx, *e.Content.List, e.Stored(), func(x *Extent) error { return s.extent(x, fn) })
+		below := lost
+		if lost != nil {
+			below = func(_, length int64, err error) error {
+				return s.next(length, func(offset, length int64) error { return lost(offset, length, err) })
+			}
+		}
+		return r.SalvageList(ctx, *e.Content.List, e.Stored(), func(x *Extent) error { return s.extent(x, fn) }, below)
 	}
 	for i := range e.Content.Pieces {
 		p := &e.Content.Pieces[i]
@@ -90,6 +102,10 @@ func (r *Reader) Extents(ctx context.Context, e *tree.Entry, fn func(*Extent) er
 	}
 	return nil
 }
+
+// Missing is told of bytes that cannot be read because a node above them is
+// lost. It gives nil to go on without them.
+type Missing func(offset, length int64, err error) error
 
 func (s *spread) extent(x *Extent, fn func(*Extent) error) error {
 	from := x.From
@@ -103,6 +119,11 @@ func (s *spread) extent(x *Extent, fn func(*Extent) error) error {
 // ListExtents calls fn with the blobs of a list in order. size is what the list
 // must hold, or -1 when nothing else tells.
 func (r *Reader) ListExtents(ctx context.Context, root seal.Ref, size int64, fn func(*Extent) error) error {
+	return r.SalvageList(ctx, root, size, fn, nil)
+}
+
+// SalvageList is ListExtents that goes on behind lost nodes, except the root.
+func (r *Reader) SalvageList(ctx context.Context, root seal.Ref, size int64, fn func(*Extent) error, lost Missing) error {
 	n, err := r.List(ctx, root)
 	if err != nil {
 		return err
@@ -111,10 +132,10 @@ func (r *Reader) ListExtents(ctx context.Context, root seal.Ref, size int64, fn 
 		return tripod.Errorf(tripod.Corrupt, "list %.16s: holds %d bytes, not %d", root.ID(), n.Size(), size)
 	}
 	var at int64
-	return r.listExtents(ctx, n, &at, fn)
+	return r.listExtents(ctx, n, &at, fn, lost)
 }
 
-func (r *Reader) listExtents(ctx context.Context, n *tree.ListNode, at *int64, fn func(*Extent) error) error {
+func (r *Reader) listExtents(ctx context.Context, n *tree.ListNode, at *int64, fn func(*Extent) error, lost Missing) error {
 	if n.Level == 0 {
 		for i := range n.Items {
 			item := &n.Items[i]
@@ -130,29 +151,64 @@ func (r *Reader) listExtents(ctx context.Context, n *tree.ListNode, at *int64, f
 		return ctx.Err()
 	}
 	return Ahead(ctx, n.Items, ahead,
-		func(ctx context.Context, part []tree.ListItem) ([]any, error) {
-			refs := make([]seal.Ref, len(part))
-			for i := range part {
-				refs[i] = part[i].Ref
-			}
-			nodes, err := r.Nodes(ctx, tripod.List, refs, nil)
-			for i := range nodes {
-				child, ok := nodes[i].(*tree.ListNode)
-				if !ok || child.Level != n.Level-1 || child.Size() != part[i].Length {
-					return nil, tripod.Errorf(tripod.Corrupt, "list %.16s: is not what its parent names", refs[i].ID())
-				}
-			}
-			return nodes, err
+		func(ctx context.Context, part []tree.ListItem) ([]listed, error) {
+			return r.listNodes(ctx, n, part, lost != nil)
 		},
-		func(nodes []any) error {
-			for _, got := range nodes {
-				child, _ := got.(*tree.ListNode) //nolint:errcheck // fetch checked it
-				if err := r.listExtents(ctx, child, at, fn); err != nil {
+		func(nodes []listed) error {
+			for _, c := range nodes {
+				if c.node != nil {
+					if err := r.listExtents(ctx, c.node, at, fn, lost); err != nil {
+						return err
+					}
+					continue
+				}
+				if err := lost(*at, c.length, c.err); err != nil {
 					return err
 				}
+				*at += c.length
 			}
 			return nil
 		})
+}
+
+// listed is a child of a list node, or why it is lost.
+type listed struct {
+	node   *tree.ListNode
+	length int64
+	err    error
+}
+
+func (r *Reader) listNodes(ctx context.Context, n *tree.ListNode, part []tree.ListItem, salvage bool) ([]listed, error) {
+	refs := make([]seal.Ref, len(part))
+	out := make([]listed, len(part))
+	for i := range part {
+		refs[i], out[i].length = part[i].Ref, part[i].Length
+	}
+	var onError func(int, error) error
+	if salvage {
+		onError = func(i int, err error) error {
+			out[i].err = err
+			return nil
+		}
+	}
+	nodes, err := r.Nodes(ctx, tripod.List, refs, onError)
+	if err != nil {
+		return nil, err
+	}
+	for i := range nodes {
+		child, ok := nodes[i].(*tree.ListNode)
+		switch {
+		case ok && child.Level == n.Level-1 && child.Size() == part[i].Length:
+			out[i].node = child
+			continue
+		case out[i].err == nil:
+			out[i].err = tripod.Errorf(tripod.Corrupt, "list %.16s: is not what its parent names", refs[i].ID())
+		}
+		if !salvage || part[i].Length < 0 {
+			return nil, out[i].err
+		}
+	}
+	return out, nil
 }
 
 // Block is one present block of a disk.
@@ -165,7 +221,7 @@ type Block struct {
 // Blocks calls fn with the present blocks of a disk in ascending order; what
 // lies between them is zeros. A lost node of the map is told to lost with the
 // bytes that lie below it.
-func (r *Reader) Blocks(ctx context.Context, root *tree.DiskNode, fn func(*Block) error, lost func(offset, length int64, err error) error) error {
+func (r *Reader) Blocks(ctx context.Context, root *tree.DiskNode, fn func(*Block) error, lost Missing) error {
 	if err := root.Fits(nil, 0); err != nil {
 		return err
 	}
@@ -173,7 +229,7 @@ func (r *Reader) Blocks(ctx context.Context, root *tree.DiskNode, fn func(*Block
 }
 
 // blocks goes through a node whose first block has the number first.
-func (r *Reader) blocks(ctx context.Context, n *tree.DiskNode, first int64, fn func(*Block) error, lost func(int64, int64, error) error) error {
+func (r *Reader) blocks(ctx context.Context, n *tree.DiskNode, first int64, fn func(*Block) error, lost Missing) error {
 	span := n.SlotBlocks()
 	if n.Level == 0 {
 		for i := range n.Slots {
@@ -204,7 +260,7 @@ type placed struct {
 	index int
 }
 
-func (r *Reader) diskNodes(ctx context.Context, n *tree.DiskNode, first int64, part []tree.Slot, lost func(int64, int64, error) error) ([]placed, error) {
+func (r *Reader) diskNodes(ctx context.Context, n *tree.DiskNode, first int64, part []tree.Slot, lost Missing) ([]placed, error) {
 	refs := make([]seal.Ref, len(part))
 	for i := range part {
 		refs[i] = part[i].Ref

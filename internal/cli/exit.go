@@ -127,7 +127,7 @@ func (a *app) finish(err error) int {
 	}
 	fmt.Fprintf(a.Err, "tripod: %s\n", message)
 	if hint != "" {
-		fmt.Fprintf(a.Err, "  %s\n", hint)
+		fmt.Fprintf(a.Err, "  %s\n", terminal.Printable(hint))
 	}
 	return code
 }

@@ -55,7 +55,7 @@ func (a *app) find(ctx context.Context, q browse.Query) (err error) {
 	}
 	defer func() { err = errors.Join(err, u.Close()) }()
 	q.Lost = func(s catalog.Snapshot, from string, err error) {
-		a.Warn("", fmt.Errorf("snapshot %s could not be searched from /%s on: %w", s.ID, terminal.Printable(from), err))
+		a.Warn("", fmt.Errorf("snapshot %s could not be searched from /%s on: %w", s.ID, from, err))
 	}
 	found, err := browse.New(u, u.company.ID).Find(ctx, u.catalog, q)
 	if err != nil {
@@ -84,7 +84,7 @@ func (a *app) find(ctx context.Context, q browse.Query) (err error) {
 }
 
 func (a *app) printFound(f *browse.Found) {
-	a.Printf("/%s  (on %s)\n", terminal.Printable(f.Path), terminal.Printable(f.Host))
+	a.Printf("/%s  (on %s)\n", f.Path, f.Host)
 	for i := range f.Versions {
 		v := &f.Versions[i]
 		in := "in " + strings.Join(v.Snapshots, ", ")
@@ -150,7 +150,7 @@ func (a *app) diff(ctx context.Context, args []string) (err error) {
 			changes = append(changes, describeChange(&c))
 			return nil
 		}
-		a.Printf("%s  /%s\n", sign(c.Kind), terminal.Printable(c.Path))
+		a.Printf("%s  /%s\n", sign(c.Kind), c.Path)
 		return a.Failed()
 	})
 	if err != nil {

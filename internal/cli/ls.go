@@ -137,7 +137,6 @@ func (a *app) printEntry(f *lsFlags, e *tree.Entry, prefix string) {
 	if f.recursive {
 		name = strings.TrimPrefix(strings.TrimPrefix(e.Path(), prefix), "/")
 	}
-	name = terminal.Printable(name)
 	if e.Type == tree.Dir {
 		name += "/"
 	}
@@ -146,7 +145,7 @@ func (a *app) printEntry(f *lsFlags, e *tree.Entry, prefix string) {
 		return
 	}
 	if e.Type == tree.Symlink {
-		name += " -> " + terminal.Printable(e.Link)
+		name += " -> " + e.Link
 	}
 	a.Printf("%s %-8s %-8s %12s %s %s\n", modeText(e), owner(e.Owner.User, e.Owner.UID), owner(e.Owner.Group, e.Owner.GID), sizeText(e), terminal.When(modified(e)), name)
 }
@@ -163,7 +162,7 @@ func sizeText(e *tree.Entry) string {
 
 func owner(name string, id uint32) string {
 	if name != "" {
-		return terminal.Printable(name)
+		return name
 	}
 	return strconv.FormatUint(uint64(id), 10)
 }
@@ -211,7 +210,7 @@ func (a *app) cat(ctx context.Context, f catalog.Filter, what string) (err error
 		return tripod.Errorf(tripod.Invalid, "cat writes the file itself, not JSON")
 	}
 	if _, path := catalog.ParseSpec(what); path == "" {
-		return tripod.Errorf(tripod.Invalid, "no file given").WithHint("name it behind a colon: tripod cat %s:PATH", what)
+		return tripod.Errorf(tripod.Invalid, "no file given").WithHint("name it behind a colon: tripod cat %s", terminal.Quoted(what+":PATH"))
 	}
 	u, s, path, err := a.readOne(ctx, what, f)
 	if err != nil {

@@ -62,7 +62,7 @@ func (a *app) storeCheck(ctx context.Context, location string) error {
 		}
 	}
 	if err == nil && !a.JSON {
-		a.Printf("%s keeps all %s that a vault needs.\n", terminal.Printable(absolute(location)), tripod.Count(kept, "promise"))
+		a.Printf("%s keeps all %s that a vault needs.\n", absolute(location), tripod.Count(kept, "promise"))
 	}
 	return err
 }

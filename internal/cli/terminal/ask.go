@@ -45,7 +45,10 @@ func (c *Console) terminal() *tty {
 func (c *Console) Interactive() bool { return c.terminal() != nil }
 
 // say prints to the terminal.
-func (t *tty) say(format string, args ...any) { fmt.Fprintf(t.out, format+"\n", args...) }
+func (t *tty) say(format string, args ...any) {
+	printable(args)
+	fmt.Fprintf(t.out, format+"\n", args...)
+}
 
 // Say prints a line to the terminal.
 func (c *Console) Say(format string, args ...any) { c.terminal().say(format, args...) }

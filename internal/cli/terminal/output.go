@@ -15,9 +15,16 @@ import (
 	"tripod/internal/core/tripod"
 )
 
-// Printf prints a result.
+// Printf prints a result. What stands in args is Printable there, here and in
+// the other functions that take a format.
 func (c *Console) Printf(format string, args ...any) {
-	if _, err := fmt.Fprintf(c.Out, format, args...); err != nil && c.outErr == nil {
+	printable(args)
+	c.wrote(fmt.Fprintf(c.Out, format, args...))
+}
+
+// wrote keeps the first error of standard output.
+func (c *Console) wrote(_ int, err error) {
+	if err != nil && c.outErr == nil {
 		c.outErr = System(err, "write standard output")
 	}
 }
@@ -27,6 +34,7 @@ func (c *Console) Tell(format string, args ...any) {
 	if c.Quiet || c.JSON {
 		return
 	}
+	printable(args)
 	fmt.Fprintf(c.Err, format+"\n", args...)
 }
 
@@ -41,7 +49,7 @@ func (c *Console) Result(kind string, v any) error {
 	if rest := bytes.TrimPrefix(body, []byte("{")); len(rest) > 1 {
 		head += ","
 	}
-	c.Printf("%s%s\n", head, bytes.TrimPrefix(body, []byte("{")))
+	c.wrote(fmt.Fprintf(c.Out, "%s%s\n", head, bytes.TrimPrefix(body, []byte("{"))))
 	return nil
 }
 
@@ -56,19 +64,44 @@ func marshal(v any) ([]byte, error) {
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
 	err := e.Encode(v)
-	return bytes.TrimSpace(b.Bytes()), err
+	body := bytes.TrimSpace(b.Bytes())
+	if !bytes.ContainsFunc(body, unicode.IsControl) {
+		return body, err
+	}
+	// Package json lets U+007F to U+009F through, which terminals obey.
+	var clean []byte
+	for _, r := range string(body) {
+		if unicode.IsControl(r) {
+			clean = fmt.Appendf(clean, `\u%04x`, r)
+		} else {
+			clean = utf8.AppendRune(clean, r)
+		}
+	}
+	return clean, err
 }
 
 // Table prints rows in columns. The first row is the heading.
 func (c *Console) Table(rows [][]string) {
 	w := tabwriter.NewWriter(c.Out, 0, 0, 2, ' ', 0)
 	for _, r := range rows {
-		if _, err := io.WriteString(w, strings.TrimRight(strings.Join(r, "\t"), "\t")+"\n"); err != nil && c.outErr == nil {
-			c.outErr = System(err, "write standard output")
+		cells := make([]string, len(r))
+		for i := range r {
+			cells[i] = Printable(r[i])
 		}
+		c.wrote(io.WriteString(w, strings.TrimRight(strings.Join(cells, "\t"), "\t")+"\n"))
 	}
-	if err := w.Flush(); err != nil && c.outErr == nil {
-		c.outErr = System(err, "write standard output")
+	c.wrote(0, w.Flush())
+}
+
+// printable makes texts and errors among args Printable, in place.
+func printable(args []any) {
+	for i, arg := range args {
+		switch arg := arg.(type) {
+		case string:
+			args[i] = Printable(arg)
+		case error:
+			args[i] = OneLine(arg)
+		}
 	}
 }
 
@@ -119,7 +152,7 @@ func Duration(d time.Duration) string {
 // When prints a point in time in the zone of this machine.
 func When(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") }
 
-// Quoted is a word for a shell's command line.
+// Quoted is a word for a shell's command line, and Printable.
 func Quoted(word string) string {
 	plain := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+:@%,=\\", r) || r > 127
@@ -127,7 +160,23 @@ func Quoted(word string) string {
 	if word != "" && strings.IndexFunc(word, func(r rune) bool { return !plain(r) }) < 0 {
 		return word
 	}
+	if Printable(word) != word {
+		return "$'" + octal(word) + "'"
+	}
 	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+}
+
+// octal is the inside of $'...', in which three digits never take in a fourth.
+func octal(word string) string {
+	var b strings.Builder
+	for _, c := range []byte(word) {
+		if c < ' ' || c > '~' || c == '\'' || c == '\\' {
+			fmt.Fprintf(&b, `\%03o`, c)
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
 }
 
 // Plural picks a form by number.

@@ -86,7 +86,7 @@ func (c *Console) Warn(item string, err error) {
 	}
 	text = "warning: " + text
 	if hint := tripod.HintOf(err); hint != "" {
-		text += "\n  " + hint
+		text += "\n  " + Printable(hint)
 	}
 	c.linef("%s", text)
 }

@@ -3,14 +3,18 @@ package terminal
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/iotest"
 	"time"
 
 	"tripod/internal/core/run"
+	"tripod/internal/core/tripod"
 )
 
 func TestSize(t *testing.T) {
@@ -133,5 +137,56 @@ func TestInterruptibleEnds(t *testing.T) {
 	got, err := io.ReadAll(Interruptible(ctx, r))
 	if !errors.Is(err, context.Canceled) || (len(got) != 0 && string(got) != "first") {
 		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// A name out of a file system, a vault or a command line does nothing to the
+// terminal it is shown on, whichever way it gets there.
+func TestNothingReachesTheTerminalRaw(t *testing.T) {
+	const hostile = "a\x1b]0;x\a\r\nb\u009b31m\u202e\x7f\xff"
+	bad := tripod.Errorf(tripod.NotFound, "%s is not there", hostile).WithHint("look for %s", hostile)
+	ways := map[string]func(c *Console){
+		"Printf":   func(c *Console) { c.Printf("%s, %v, %q\n", hostile, errors.New(hostile), hostile) },
+		"Tell":     func(c *Console) { c.Tell("%s, %v", hostile, errors.New(hostile)) },
+		"Table":    func(c *Console) { c.Table([][]string{{"NAME", "SIZE"}, {hostile, "1"}}) },
+		"Warn":     func(c *Console) { c.Warn(hostile, bad) },
+		"Say":      func(c *Console) { (&tty{out: c.Err}).say("%s\n  %s", bad, tripod.HintOf(bad)) },
+		"Quoted":   func(c *Console) { fmt.Fprint(c.Out, "tripod ls "+Quoted(hostile)) },
+		"Progress": func(c *Console) { c.Tell("%s", newRate().status(run.Event{Phase: run.Waiting, Item: hostile})) },
+		"Result":   func(c *Console) { _ = c.Result("test", map[string]any{"name": hostile}) },
+		"JSON":     func(c *Console) { c.JSON = true; c.Warn(hostile, bad) },
+	}
+	for way, show := range ways {
+		file, err := os.Create(filepath.Join(t.TempDir(), "shown"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		show(&Console{Out: file, Err: file})
+		shown, err := os.ReadFile(file.Name())
+		if err := errors.Join(err, file.Close()); err != nil {
+			t.Fatal(err)
+		}
+		text := strings.ReplaceAll(string(shown), "\n", " ")
+		text = strings.ReplaceAll(text, "\u202e", "") // as JSON it is data
+		if len(text) == 0 || Printable(text) != text {
+			t.Errorf("%s shows %q", way, text)
+		}
+		if way == "Warn" && strings.Count(string(shown), "\n") != 2 {
+			t.Errorf("%s takes more lines than it has: %q", way, shown)
+		}
+	}
+}
+
+// What is quoted is one word for a shell, with the same bytes.
+func TestQuoted(t *testing.T) {
+	bash, err := exec.LookPath("bash")
+	if err != nil {
+		t.Skip("not proved: quoting, no bash")
+	}
+	for _, word := range []string{"", "/mnt/disk", "it's a disk", "a\nb'\\", "\x1b[0m1", "ä\xff", "$(x) `y`"} {
+		out, err := exec.Command(bash, "-c", "printf %s "+Quoted(word)).Output()
+		if err != nil || string(out) != word {
+			t.Errorf("%q quoted as %s is %q, %v", word, Quoted(word), out, err)
+		}
 	}
 }

@@ -145,7 +145,7 @@ func printDamage(c *terminal.Console, r *verify.Report) {
 			if more := len(file.Snapshots) - mostSnapshots; more > 0 {
 				ids += " and " + tripod.Number(more) + " more"
 			}
-			c.Printf("  %s in %s %s\n", terminal.Printable(file.Path), terminal.Plural(len(file.Snapshots), "snapshot", "snapshots"), ids)
+			c.Printf("  %s in %s %s\n", file.Path, terminal.Plural(len(file.Snapshots), "snapshot", "snapshots"), ids)
 		}
 	}
 	if r.Truncated {

@@ -108,6 +108,7 @@ func (a *assembler) add(st *step) error {
 	if err := a.b.Add(&it.entry); errors.Is(err, tripod.Invalid) {
 		// No reader would take an entry like this one: too long a path, too
 		// many attributes.
+		it.drop = true
 		a.s.Warnings.add(it.src.Path(), err)
 		return nil
 	} else if err != nil {

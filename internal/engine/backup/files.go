@@ -266,6 +266,26 @@ func (f *filesRun) visit(ctx context.Context, e *source.Entry) error {
 	return f.assign(ctx, it)
 }
 
+// uncount takes back what visit counted of an entry that could not be read: a
+// report and a label count what the snapshot holds.
+func (f *filesRun) uncount(it *item) {
+	r := &f.report
+	r.Bytes -= it.src.Size
+	if it.src.Type == source.Directory {
+		r.Dirs--
+	} else {
+		r.Files--
+	}
+	switch {
+	case it.renew:
+		r.Same--
+	case it.prev == nil:
+		r.New--
+	default:
+		r.Changed--
+	}
+}
+
 // timeless takes the times of a folder above the protected paths away: what
 // happens beside them changes those, and no restore needs them.
 func (f *filesRun) timeless(e *source.Entry) {
@@ -398,8 +418,11 @@ func (f *filesRun) drain(ctx context.Context, ahead int) error {
 		if err := f.out.add(st); err != nil {
 			return err
 		}
-		if st.item != nil {
-			f.report.Read += st.item.bytesRead
+		if it := st.item; it != nil {
+			f.report.Read += it.bytesRead
+			if it.drop {
+				f.uncount(it)
+			}
 		}
 		*st = step{}
 		f.head++

@@ -51,7 +51,8 @@ type Reader interface {
 	Get(ctx context.Context, ids []tripod.ID, use func(i int, encoded []byte) error, onError func(i int, err error) error) error
 
 	// Documents calls fn for every document whose name begins with prefix,
-	// in ascending order of names.
+	// in ascending order of names. The content is empty for one that is
+	// there and cannot be read while others can.
 	Documents(ctx context.Context, prefix string, fn func(name string, content []byte) error) error
 }
 

@@ -210,6 +210,9 @@ func Verify(encoded []byte, key ed25519.PublicKey) error {
 
 // open checks tag and version and gives the fields between them and the signature.
 func open(p []byte, tag, what string) (cryptobyte.String, error) {
+	if len(p) == 0 {
+		return nil, tripod.Errorf(tripod.Corrupt, "%s: is empty, or cannot be read", what)
+	}
 	if len(p) > MaxDocument || len(p) < len(tag)+1+sigLen || string(p[:len(tag)]) != tag {
 		return nil, tripod.Errorf(tripod.Corrupt, "%s: malformed", what)
 	}

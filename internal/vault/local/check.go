@@ -223,11 +223,14 @@ func (v *Vault) CheckTables(ctx context.Context, report func(object string, err 
 		}
 		g.Go(func() error {
 			_, err := readTOC(gctx, v.store, p.name, p.size)
-			if gctx.Err() != nil {
+			judged := v.judge(gctx, vault.PackName(p.name), err)
+			switch {
+			case gctx.Err() != nil:
 				return gctx.Err()
-			}
-			if err == nil || errors.Is(err, tripod.NotFound) { // deleted since the list
+			case err == nil || errors.Is(err, tripod.NotFound): // deleted since the list
 				return nil
+			case errors.Is(judged, tripod.Unavailable):
+				return judged
 			}
 			mu.Lock()
 			defer mu.Unlock()

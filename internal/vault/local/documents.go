@@ -59,12 +59,17 @@ func (v *Vault) readDocuments(ctx context.Context, infos []store.Info, fn func(s
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(documentReads)
 	for i, info := range infos {
-		g.Go(func() (err error) {
-			contents[i], err = readWhole(gctx, v.store, info.Name, info.Size)
-			if errors.Is(err, tripod.NotFound) {
-				contents[i] = nil // deleted since the list
+		g.Go(func() error {
+			content, err := readWhole(gctx, v.store, info.Name, info.Size)
+			err = v.judge(gctx, info.Name, err)
+			switch {
+			case errors.Is(err, tripod.NotFound):
+				return nil // deleted since the list
+			case errors.Is(err, tripod.Corrupt):
+				contents[i] = []byte{} // one bad place keeps nobody from the rest
 				return nil
 			}
+			contents[i] = content
 			return err
 		})
 	}

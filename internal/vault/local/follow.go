@@ -132,11 +132,14 @@ func (v *Vault) learnPack(ctx context.Context, p found, salvage chan struct{}) (
 			return nil, v.idx.AddFound(index.Pack{Name: p.name, Size: p.size, Class: toc.Class, Open: toc.Class == frame.NodeClass}, entries)
 		}
 	}
+	judged := v.judge(ctx, vault.PackName(p.name), err)
 	switch {
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	case errors.Is(err, tripod.NotFound):
 		return nil, nil // deleted since the list
+	case errors.Is(judged, tripod.Unavailable):
+		return nil, judged
 	case !errors.Is(err, tripod.Corrupt) || p.size == 0:
 		// Not in the index: the next one to look tries again.
 		return fmt.Errorf("pack %.16s: %w", p.name, err), nil

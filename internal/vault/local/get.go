@@ -190,7 +190,8 @@ func (g *getting) read(ctx context.Context, ordinal uint32, p []byte, off int64)
 	if !ok {
 		return pack, tripod.Errorf(tripod.NotFound, "pack number %d: is no longer in the vault", ordinal)
 	}
-	return known.Name, readFull(ctx, g.v.store, vault.PackName(known.Name), p, off)
+	name := vault.PackName(known.Name)
+	return known.Name, g.v.judge(ctx, name, readFull(ctx, g.v.store, name, p, off))
 }
 
 // deliver hands a frame to the caller, if it is the blob that was asked for.

@@ -50,7 +50,8 @@ type Vault struct {
 	idx     *index.Index // nil until first needed
 	damaged map[tripod.PackID]error
 
-	bufs sync.Pool // of *[]byte, for Get
+	bufs  sync.Pool // of *[]byte, for Get
+	reach reach
 
 	spareMu sync.Mutex
 	spare   []*batch      // memory of Puts that ended; the last one used is used first

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"tripod/internal/cli"
+	"tripod/internal/driver/durable"
 	"tripod/internal/driver/source"
 	"tripod/internal/driver/source/disk"
 	"tripod/internal/driver/source/files"
@@ -48,16 +50,29 @@ func openStore(_ context.Context, location string, create bool) (cli.Store, erro
 	return fs.Open(location)
 }
 
-// checkStore runs the suite that every store of the program has to pass, in a
-// folder of its own.
+// checkStore runs the suite that every store of the program has to pass on a
+// store in a folder of its own: the directory stays as it is, also when there is
+// a vault in it, which sees no hidden folders.
 func checkStore(ctx context.Context, location string, tell func(cli.StoreCheck)) (err error) {
-	s, err := fs.Open(location)
+	outer, err := durable.OpenRoot(location) // it must be there, and a directory
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, s.Close()) }()
-	prefix := fmt.Sprintf("check-%x", rand.Text()[:8])
-	return storetest.Check(ctx, s, prefix, func(r storetest.Result) {
+	if err := outer.Close(); err != nil {
+		return err
+	}
+	folder := filepath.Join(location, ".tripod-store-check-"+rand.Text())
+	s, err := fs.Create(folder)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		err = errors.Join(err, s.Close())
+		if left := os.RemoveAll(folder); left != nil {
+			err = errors.Join(err, fmt.Errorf("clean up: %w", durable.Classify(left, "remove", folder)))
+		}
+	}()
+	return storetest.Check(ctx, s, "check", func(r storetest.Result) {
 		tell(cli.StoreCheck{Name: r.Name, OK: r.OK, Skipped: r.Skipped, Took: r.Took, Err: r.Err})
 	})
 }

@@ -16,7 +16,8 @@ func newStore(a *app) *cobra.Command {
 		Long: `Puts a directory, or the disk or share mounted there, through everything that a
 vault asks of its store: that objects appear whole, are never overwritten, can
 be read in parts, are found again, and keep a second writer out. The test works
-in a folder of its own and removes it.`,
+in a folder of its own and removes it: DIR stays as it is, also when a vault is
+there. DIR must exist.`,
 		Example: `  tripod store check /mnt/disk`,
 		Args:    arguments(1, 1, "one directory"),
 		RunE:    func(cmd *cobra.Command, args []string) error { return a.storeCheck(cmd.Context(), args[0]) },

@@ -248,6 +248,9 @@ func checkLock(ctx context.Context, e *env) error {
 	if err != nil {
 		return fmt.Errorf("lock: %w", err)
 	}
+	defer func() { // also when the check is given up: nothing may stay behind
+		_ = wait(context.WithoutCancel(ctx), time.Until(until)+10*time.Millisecond)
+	}()
 	_ = e.store.Lock(ctx, name, until.Add(-2*time.Second)) // may be refused, must not shorten
 	for time.Until(until) > time.Second/2 {
 		if err := wantKind("delete while locked", e.store.Delete(ctx, name), tripod.Denied); err != nil {

@@ -65,7 +65,11 @@ func Check(ctx context.Context, s store.Store, prefix string, report func(Result
 		}
 		e := &env{store: s, prefix: fmt.Sprintf("%s/%02d/", prefix, i)}
 		start := time.Now()
-		err := errors.Join(c.run(ctx, e), e.clean(ctx))
+		err, left := c.run(ctx, e), e.clean(ctx)
+		if ctx.Err() != nil { // says nothing about the store
+			return errors.Join(ctx.Err(), left)
+		}
+		err = errors.Join(err, left)
 		skipped := errors.Is(err, errSkip)
 		if skipped {
 			err = nil

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"tripod/internal/core/tripod"
 	"tripod/internal/driver/store"
@@ -112,6 +114,65 @@ func TestCheckLeavesNothingBehind(t *testing.T) {
 		}
 		if err := storetest.Check(t.Context(), s, "../x", func(storetest.Result) {}); !errors.Is(err, tripod.Invalid) {
 			t.Errorf("under an invalid prefix: %v", err)
+		}
+	})
+}
+
+// interrupted is a store during whose n-th operation the context ends.
+type interrupted struct {
+	store.Store
+	left   *atomic.Int64
+	cancel func()
+}
+
+func (i interrupted) count() {
+	if i.left.Add(-1) == 0 {
+		i.cancel()
+	}
+}
+
+func (i interrupted) Put(ctx context.Context, name string, data []byte) error {
+	defer i.count()
+	return i.Store.Put(ctx, name, data)
+}
+
+func (i interrupted) Delete(ctx context.Context, name string) error {
+	defer i.count()
+	return i.Store.Delete(ctx, name)
+}
+
+func (i interrupted) List(ctx context.Context, prefix string, fn func(store.Info) error) error {
+	defer i.count()
+	return i.Store.List(ctx, prefix, fn)
+}
+
+func (i interrupted) Lock(ctx context.Context, name string, until time.Time) error {
+	defer i.count()
+	return i.Store.Lock(ctx, name, until)
+}
+
+// Whenever the suite is interrupted, nothing of it stays behind, no locked object
+// either, and the check under way is not called broken.
+func TestInterruptedNothingStays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for n, ended := int64(1), false; !ended; n += 1 + n/20 {
+			ctx, cancel := context.WithCancel(t.Context())
+			inner, left := mem.New(), new(atomic.Int64)
+			left.Store(n)
+			err := storetest.Check(ctx, interrupted{inner, left, cancel}, "check", func(r storetest.Result) {
+				if !r.OK {
+					t.Errorf("interrupted at operation %d: %s: %v", n, r.Name, r.Err)
+				}
+			})
+			ended = ctx.Err() == nil
+			if !ended && !errors.Is(err, context.Canceled) {
+				t.Errorf("interrupted at operation %d: %v", n, err)
+			}
+			err = inner.List(t.Context(), "", func(i store.Info) error { return errors.New(i.Name) })
+			if err != nil {
+				t.Errorf("interrupted at operation %d: %v stays behind", n, err)
+			}
+			cancel()
 		}
 	})
 }

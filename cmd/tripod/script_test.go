@@ -26,7 +26,7 @@ import (
 //	exits N COMMAND...       runs a command that must end with exit code N
 //	take NAME REGEXP         sets the variable NAME to the first group in the last output
 //	hold COMMAND...          starts a command that writes to $TRIPOD_VAULT, with standard
-//	                         input open, and waits until it holds the vault
+//	                         input begun and open, and waits until it holds the vault
 //	waits COMMAND...         starts one that must wait for the one held
 //	release                  ends the held one's input; both must end with exit code 0
 //	interrupt                sends the held one SIGINT; it must end with exit code 130
@@ -202,6 +202,8 @@ func hold(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	p := start(ts, args)
 	ts.Value(held{}).(*running).first = p
+	_, err := io.WriteString(p.stdin, "begun\n") // an empty stream would be told
+	ts.Check(err)
 	lock := filepath.Join(ts.Getenv("TRIPOD_VAULT"), ".lock")
 	deadline := time.After(time.Minute)
 	for {

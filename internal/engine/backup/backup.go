@@ -23,19 +23,19 @@ import (
 	"strings"
 	"time"
 
-	"github.com/zeebo/blake3"
-
 	"tripod/internal/core/run"
 	"tripod/internal/core/seal"
 	"tripod/internal/core/snapshot"
 	"tripod/internal/core/tripod"
+	"tripod/internal/engine/catalog"
 	"tripod/internal/vault"
 )
 
 // Vault is what a backup needs of one: to write, and to know the newest record
-// of a chain.
+// of a chain and whether its grant is still there.
 type Vault interface {
 	vault.Writer
+	catalog.Grants
 	// Head gives the newest encoded record of a machine and source, nil when
 	// there is none.
 	Head(ctx context.Context, machine tripod.MachineID, source tripod.SourceID) ([]byte, error)
@@ -61,10 +61,16 @@ type Options struct {
 }
 
 // Report says what a run did.
+//
+// A file, here and in a snapshot's label, is every name that the snapshot holds
+// and that is no folder: regular files, symbolic links, pipes, sockets and
+// devices; a file with several names counts once for each. A restore counts by
+// the same rule.
 type Report struct {
-	ID      string // of the snapshot, as people type it; "" after a dry run
+	ID      string        // of the snapshot, as people type it; "" after a dry run
+	Hash    snapshot.Hash // of its record
 	Key     snapshot.Key
-	Files   int64 // regular files, links and special files
+	Files   int64
 	Dirs    int64
 	New     int64 // entries that the last snapshot does not have
 	Changed int64 // entries that differ from the last snapshot's
@@ -82,6 +88,7 @@ type session struct {
 	Options
 	kind    tripod.SourceType
 	source  tripod.SourceID
+	base    seal.Ref // root of the last run's snapshot, as far as it is remembered and held
 	up      *uploader
 	meter   *meter
 	report  Report
@@ -168,29 +175,21 @@ func (s *session) commit(ctx context.Context, root seal.Ref) error {
 	}
 	rec.Key.Seq++
 	encoded := rec.Sign(s.Keys.Sign)
-	grant, err := s.grant(rec.Key, &root)
+	grant, err := catalog.Grant(s.Keys, rec.Key, &root)
 	if err != nil {
 		return err
 	}
 	if err := s.Vault.Commit(ctx, encoded, [][]byte{grant}); err != nil {
 		return err
 	}
-	hash := snapshot.HashOf(encoded)
-	r.Key, r.ID = rec.Key, hex.EncodeToString(hash[:4])
-	return nil
-}
-
-// grant gives the company's key the root.
-func (s *session) grant(key snapshot.Key, root *seal.Ref) ([]byte, error) {
-	company := &s.Keys.Company
-	sealed, err := seal.SealGrant(company.Box, &seal.GrantContext{
-		Company: company.ID, Machine: key.Machine, Source: key.Source, Seq: key.Seq, Root: root.ID(),
-	}, root)
-	if err != nil {
-		return nil, err
+	r.Key, r.Hash = rec.Key, snapshot.HashOf(encoded)
+	r.ID = hex.EncodeToString(r.Hash[:4])
+	if head != nil {
+		if err := catalog.Regrant(ctx, s.Vault, s.Keys, head, &s.base, &root); err != nil {
+			s.Warnings.add("", err)
+		}
 	}
-	g := snapshot.Grant{Company: company.ID, Key: key, Recipient: blake3.Sum256(company.Box), Sealed: sealed}
-	return g.Encode(s.Keys.Sign), nil
+	return nil
 }
 
 // finish fills in what is known at the end and waits for what is under way.

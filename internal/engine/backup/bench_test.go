@@ -64,6 +64,10 @@ func (s *sink) Commit(_ context.Context, record []byte, _ [][]byte) error {
 	return nil
 }
 
+func (s *sink) Documents(context.Context, string, func(string, []byte) error) error { return nil }
+
+func (s *sink) PutDocument(context.Context, string, []byte) error { return nil }
+
 func (s *sink) Head(context.Context, tripod.MachineID, tripod.SourceID) ([]byte, error) {
 	return s.head, nil
 }

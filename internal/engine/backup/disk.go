@@ -64,6 +64,7 @@ func (r *diskRun) run(ctx context.Context) error {
 			r.old = new(refTable)
 		}
 	}
+	r.base = r.old.root
 	r.meter.phase(run.Saving)
 	ident, began := r.identity(), r.clock()
 	if !r.info.Device && !r.old.empty() && ident == r.old.ident {

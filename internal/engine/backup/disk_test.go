@@ -115,7 +115,7 @@ func TestAStreamComesBack(t *testing.T) {
 	for _, size := range []int{0, 1, 700_000, 30 << 20} {
 		data := noise(size, uint64(size))
 		r, err := backup.Stream(context.Background(), dump(t, bytes.NewReader(data)), w.options(nil, "dump"))
-		if err != nil || r.Bytes != int64(size) {
+		if err != nil || r.Bytes != int64(size) || (r.Skipped > 0) != (size == 0) { // an empty one is told
 			t.Fatalf("%+v %v", r, err)
 		}
 		c, err := catalog.Open(context.Background(), w.Vault, w.Keys)

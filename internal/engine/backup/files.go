@@ -93,6 +93,7 @@ type job struct {
 
 // Files backs up a file tree.
 func Files(ctx context.Context, t source.Tree, o Options) (*Report, error) {
+	_, o.Paths = source.Roots(o.Paths)
 	if l := o.label(); l.Check() != nil {
 		return new(Report), l.Check()
 	}
@@ -128,7 +129,7 @@ func (f *filesRun) run(ctx context.Context) error {
 		return err
 	}
 	defer old.close()
-	f.old, f.bundles = old, newBundles(old)
+	f.old, f.base, f.bundles = old, old.root, newBundles(old)
 	f.cursor = cursor{view: leafView{cache: old}, gone: f.bundles.remove}
 	f.content = &contentIndex{cache: old, view: leafView{cache: old}}
 	f.meter.filesTotal.Store(int64(old.rows()))

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -15,8 +16,8 @@ import (
 func TestMorePathsThanARecordHoldsAreRefusedAtOnce(t *testing.T) {
 	w := newWorld(t)
 	var paths []string
-	for range 70 {
-		paths = append(paths, "/"+strings.Repeat("long", 1000))
+	for i := range 70 {
+		paths = append(paths, fmt.Sprint("/", i, strings.Repeat("long", 1000)))
 	}
 	o := w.options(nil, paths...)
 	runs := map[string]func() (*backup.Report, error){

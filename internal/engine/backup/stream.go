@@ -36,6 +36,9 @@ func (s *session) stream(ctx context.Context, in source.Stream) error {
 			return err
 		}
 	}
+	if held {
+		s.base = old.root
+	}
 	known := map[knownSum]bool{}
 	for i := range int64(old.len()) {
 		if r := old.at(i); held {
@@ -65,6 +68,10 @@ func (s *session) stream(ctx context.Context, in source.Stream) error {
 		return err
 	}
 	s.report.Read = s.report.Bytes
+	if s.report.Bytes == 0 {
+		s.Warnings.add("", tripod.Errorf(tripod.Invalid, "stream %s: is empty, and so is its snapshot", in.Name()).
+			WithHint("did the program that makes it fail?"))
+	}
 	if err := s.commit(ctx, root); err != nil {
 		return err
 	}

@@ -109,7 +109,7 @@ func (w *world) Commit(_ context.Context, record []byte, grants [][]byte) error 
 	}
 	w.Vault.Docs[vault.RecordPrefix+vault.KeyPath(r.Key)] = record
 	for _, g := range grants {
-		w.Vault.Docs[enginetest.GrantName(r.Key, snapshot.Hash(snapshot.HashOf(w.Public.Box)))] = g
+		w.Vault.Docs[vault.GrantName(r.Key, snapshot.HashOf(w.Public.Box))] = g
 	}
 	return nil
 }
@@ -125,6 +125,21 @@ func (w *world) Head(_ context.Context, m tripod.MachineID, s tripod.SourceID) (
 		}
 	}
 	return w.Vault.Docs[last], nil
+}
+
+func (w *world) Documents(ctx context.Context, prefix string, fn func(string, []byte) error) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.failing("documents"); err != nil {
+		return err
+	}
+	return w.Vault.Documents(ctx, prefix, fn)
+}
+
+func (w *world) PutDocument(ctx context.Context, name string, content []byte) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.Vault.PutDocument(ctx, name, content)
 }
 
 func (w *world) options(warnings *backup.Warnings, paths ...string) backup.Options {

@@ -43,7 +43,7 @@ func world(t testing.TB) (*World, []*snapshot.Record) {
 func name(r *snapshot.Record) string { return vault.RecordPrefix + vault.KeyPath(r.Key) }
 
 func grant(w *World, r *snapshot.Record) string {
-	return GrantName(r.Key, snapshot.HashOf(w.Public.Box))
+	return vault.GrantName(r.Key, snapshot.HashOf(w.Public.Box))
 }
 
 func TestSnapshotsComeOldestFirst(t *testing.T) {

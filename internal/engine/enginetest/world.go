@@ -234,13 +234,8 @@ func (w *World) Commit(source string, t tripod.SourceType, root seal.Ref, label 
 	sealed, err := seal.SealGrant(w.Public.Box, &c, &root)
 	w.check(err)
 	g := snapshot.Grant{Company: w.Keys.ID, Key: r.Key, Recipient: snapshot.HashOf(w.Public.Box), Sealed: sealed}
-	w.Vault.Docs[GrantName(r.Key, g.Recipient)] = g.Encode(m.Sign)
+	w.Vault.Docs[vault.GrantName(r.Key, g.Recipient)] = g.Encode(m.Sign)
 	return r
-}
-
-// GrantName is the name of a grant's document.
-func GrantName(k snapshot.Key, recipient snapshot.Hash) string {
-	return vault.GrantPrefix + vault.KeyPath(k) + "/" + tripod.ID(recipient).String()
 }
 
 // Snapshot stores files and commits them under the path they were protected by.

@@ -85,6 +85,11 @@ func (s *Session) Head(ctx context.Context, machine tripod.MachineID, source tri
 	return s.v.Head(ctx, machine, source)
 }
 
+// Documents gives the vault's documents; see Vault.Documents.
+func (s *Session) Documents(ctx context.Context, prefix string, fn func(name string, content []byte) error) error {
+	return s.v.Documents(ctx, prefix, fn)
+}
+
 // Have implements vault.Writer.
 func (s *Session) Have(ctx context.Context, ids []tripod.ID) ([][]tripod.Sum, error) {
 	if err := s.alive(ctx); err != nil {

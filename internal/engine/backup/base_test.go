@@ -1,0 +1,126 @@
+package backup_test
+
+import (
+	"bytes"
+	"context"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"tripod/internal/core/snapshot"
+	"tripod/internal/core/tripod"
+	"tripod/internal/driver/source/files"
+	"tripod/internal/engine/backup"
+	"tripod/internal/engine/catalog"
+	"tripod/internal/vault"
+)
+
+// A source is what its paths come down to, however they are given.
+func TestPathsOfOneSourceMakeOneSeries(t *testing.T) {
+	w := newWorld(t)
+	w.write("in/file", []byte("x"))
+	for n, paths := range [][]string{{w.dir}, {w.dir, w.dir}, {w.path("in"), w.dir + "/./"}, {w.path("in/../in/file"), w.dir}} {
+		tree, err := files.New(files.Options{Paths: paths})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := backup.Files(context.Background(), tree, w.options(nil, paths...))
+		if err != nil || r.Key.Seq != uint64(n+1) {
+			t.Errorf("%q: snapshot %d of the series, want %d (%v)", paths, r.Key.Seq, n+1, err)
+		}
+		if err := tree.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	c, err := catalog.Open(context.Background(), w.Vault, w.Keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range c.Snapshots() {
+		if len(s.Label.Paths) != 1 || s.Label.Paths[0] != filepath.Clean(w.dir) {
+			t.Errorf("the label names %q", s.Label.Paths)
+		}
+	}
+}
+
+// The next backup makes a lost grant of the last snapshot again, and tells.
+func TestALostGrantIsMadeAgain(t *testing.T) {
+	again := map[string]func(w *world) *backup.Report{
+		"files": func(w *world) *backup.Report { return w.backup() },
+		"stream": func(w *world) *backup.Report {
+			r, err := backup.Stream(context.Background(), dump(w.t.(*testing.T), bytes.NewReader(noise(3<<20, uint64(w.puts)))), w.options(nil, "dump"))
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			return r
+		},
+		"disk": func(w *world) *backup.Report { return w.backupDisk(w.path("file")) },
+	}
+	for kind, run := range again {
+		t.Run(kind, func(t *testing.T) {
+			w := newWorld(t)
+			w.write("file", noise(3<<20, 1))
+			first := run(w)
+			name := vault.GrantName(first.Key, snapshot.HashOf(w.Public.Box))
+			if w.Vault.Docs[name] == nil {
+				t.Fatal("the grant is not where the test looks for it")
+			}
+			delete(w.Vault.Docs, name)
+			w.write("file", noise(3<<20, 2))
+			if r := run(w); r.Skipped != 1 {
+				t.Errorf("%d warnings, want one", r.Skipped)
+			}
+			c, err := catalog.Open(context.Background(), w.Vault, w.Keys)
+			if err != nil || len(c.Snapshots()) != 2 || len(c.Problems()) != 0 {
+				t.Fatalf("%d snapshots, problems %v, %v", len(c.Snapshots()), c.Problems(), err)
+			}
+			if r := run(w); r.Skipped != 0 {
+				t.Error("what is mended is told again")
+			}
+		})
+	}
+}
+
+// A machine that does not remember the root can only tell.
+func TestALostGrantIsTold(t *testing.T) {
+	w := newWorld(t)
+	w.write("file", []byte("x"))
+	name := vault.GrantName(w.backup().Key, snapshot.HashOf(w.Public.Box))
+	delete(w.Vault.Docs, name)
+	w.write("file", []byte("y"))
+	w.cache = t.TempDir()
+	if r := w.backup(); r.Skipped != 1 || w.Vault.Docs[name] != nil {
+		t.Errorf("%d warnings, want one", r.Skipped)
+	}
+}
+
+// A forgotten snapshot keeps no grant.
+func TestAForgottenSnapshotStaysSo(t *testing.T) {
+	w := newWorld(t)
+	w.write("file", []byte("x"))
+	first := w.backup()
+	name, order := catalog.Order(w.Keys, catalog.Snapshot{Key: first.Key, Hash: first.Hash}, time.Unix(1, 0))
+	w.Vault.Docs[name] = order
+	grant := vault.GrantName(first.Key, snapshot.HashOf(w.Public.Box))
+	delete(w.Vault.Docs, grant)
+	if r := w.backup(); r.Skipped != 0 || w.Vault.Docs[grant] != nil {
+		t.Errorf("%d warnings; the grant is back: %v", r.Skipped, w.Vault.Docs[grant] != nil)
+	}
+}
+
+// That the vault cannot say whether the grant is there is no reason to lose the
+// snapshot.
+func TestTheSnapshotStandsWithoutTheLookAtTheLast(t *testing.T) {
+	w := newWorld(t)
+	w.write("file", []byte("x"))
+	w.backup()
+	w.fail = func(op string) error {
+		if op == "documents" {
+			return tripod.Errorf(tripod.Unavailable, "the disk is gone")
+		}
+		return nil
+	}
+	if r := w.backup(); r.ID == "" || r.Skipped != 1 {
+		t.Errorf("%+v", r)
+	}
+}

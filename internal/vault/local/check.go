@@ -58,8 +58,8 @@ func (v *Vault) Stats(ctx context.Context) (vault.Stats, error) {
 // as a whole or for an object that has no place in a vault. Calls are serialized,
 // and end the check by returning an error.
 //
-// What is damaged counts as missing from then on, for sessions that use the same
-// index, so that the next backup of the same data stores it again.
+// What is damaged counts as missing from then on, for sessions of this machine,
+// so that the next backup of the same data stores it again.
 func (v *Vault) CheckPacks(ctx context.Context, sample float64, progress run.Progress, report func(object string, blob tripod.ID, err error) error) error {
 	var packs []found
 	told := teller{progress: progress, event: run.Event{Phase: run.Reading}}
@@ -144,6 +144,7 @@ func (v *Vault) discount(ctx context.Context, d *damages) error {
 		return err
 	}
 	var bad []index.Entry
+	var notes []suspect
 	for name, rows := range d.blobs {
 		p, ok := x.Named(name)
 		entries, err := entriesOf(rows)
@@ -152,8 +153,15 @@ func (v *Vault) discount(ctx context.Context, d *damages) error {
 		}
 		for i := range entries {
 			entries[i].Pack = p.Ordinal
+			notes = append(notes, suspect{name, entries[i].Offset, entries[i].ID})
 		}
 		bad = append(bad, entries...)
+	}
+	for _, name := range d.packs {
+		notes = append(notes, suspect{pack: name})
+	}
+	if err := v.note(x, notes); err != nil {
+		return err
 	}
 	if _, err := x.Suspect(bad); err != nil {
 		return err
@@ -164,8 +172,9 @@ func (v *Vault) discount(ctx context.Context, d *damages) error {
 	return v.Sync(ctx) // finds what of those packs is whole
 }
 
-// Suspect makes the index count blobs as missing that turned out to be damaged,
-// so that the next backup of the same data stores them again. Get still tries
+// Suspect makes blobs count as missing that turned out to be damaged, for the
+// sessions of this machine to come, whichever index they use, so that the next
+// backup of the same data stores them again. Get still tries
 // their copies, in case that the packs are put right.
 func (v *Vault) Suspect(ctx context.Context, ids []tripod.ID) error {
 	if len(ids) == 0 {
@@ -176,11 +185,17 @@ func (v *Vault) Suspect(ctx context.Context, ids []tripod.ID) error {
 		return err
 	}
 	var bad []index.Entry
+	var notes []suspect
 	err = x.Find(ids, func(_ int, e *index.Entry) error {
-		bad = append(bad, *e)
+		if p, ok := x.Pack(e.Pack); ok {
+			bad, notes = append(bad, *e), append(notes, suspect{p.Name, e.Offset, e.ID})
+		}
 		return nil
 	})
 	if err != nil {
+		return err
+	}
+	if err := v.note(x, notes); err != nil {
 		return err
 	}
 	_, err = x.Suspect(bad)
@@ -242,8 +257,17 @@ func (v *Vault) CheckTables(ctx context.Context, report func(object string, err 
 	if err := errors.Join(g.Wait(), v.discount(ctx, &lost)); err != nil {
 		return err
 	}
+	var notes []suspect
 	for _, d := range v.Damaged() { // these tell how much is left of it
 		bad[d.Pack] = d.Err
+		if errors.Is(d.Err, tripod.Corrupt) {
+			notes = append(notes, suspect{pack: d.Pack})
+		}
+	}
+	if x, err := v.index(ctx); err != nil {
+		return err
+	} else if err := v.note(x, notes); err != nil {
+		return err
 	}
 	for _, name := range slices.SortedFunc(maps.Keys(bad), func(a, b tripod.PackID) int { return bytes.Compare(a[:], b[:]) }) {
 		if err := report(vault.PackName(name), bad[name]); err != nil {

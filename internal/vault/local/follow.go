@@ -39,13 +39,27 @@ func (v *Vault) follow(ctx context.Context) error {
 			return err
 		}
 		v.idx = x
-		if err := v.reconcile(ctx); err != nil {
+		if err := v.first(ctx); err != nil {
 			v.idx = nil // the next call starts over
 			return errors.Join(err, x.Close())
 		}
 		return nil
 	}
 	return v.reconcile(ctx)
+}
+
+// first makes an index that was just opened know what it has missed.
+func (v *Vault) first(ctx context.Context) error {
+	v.suspects.mu.Lock()
+	defer v.suspects.mu.Unlock()
+	v.readSuspects()
+	if err := v.dropSuspects(v.idx); err != nil {
+		return err
+	}
+	if err := v.reconcile(ctx); err != nil {
+		return err
+	}
+	return v.applySuspects(v.idx)
 }
 
 func (v *Vault) reconcile(ctx context.Context) error {

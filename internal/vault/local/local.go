@@ -53,6 +53,8 @@ type Vault struct {
 	bufs  sync.Pool // of *[]byte, for Get
 	reach reach
 
+	suspects suspects
+
 	spareMu sync.Mutex
 	spare   []*batch      // memory of Puts that ended; the last one used is used first
 	putting chan struct{} // holds a token for each Put under way, which bounds their memory

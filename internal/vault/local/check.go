@@ -257,16 +257,10 @@ func (v *Vault) CheckTables(ctx context.Context, report func(object string, err 
 	if err := errors.Join(g.Wait(), v.discount(ctx, &lost)); err != nil {
 		return err
 	}
-	var notes []suspect
 	for _, d := range v.Damaged() { // these tell how much is left of it
 		bad[d.Pack] = d.Err
-		if errors.Is(d.Err, tripod.Corrupt) {
-			notes = append(notes, suspect{pack: d.Pack})
-		}
 	}
-	if x, err := v.index(ctx); err != nil {
-		return err
-	} else if err := v.note(x, notes); err != nil {
+	if err := v.noteTables(ctx); err != nil {
 		return err
 	}
 	for _, name := range slices.SortedFunc(maps.Keys(bad), func(a, b tripod.PackID) int { return bytes.Compare(a[:], b[:]) }) {

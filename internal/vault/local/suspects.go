@@ -3,8 +3,10 @@ package local
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -117,6 +119,21 @@ func (v *Vault) note(x *index.Index, found []suspect) error {
 	return nil
 }
 
+// noteTables notes the packs that were found to have damaged tables.
+func (v *Vault) noteTables(ctx context.Context) error {
+	x, err := v.index(ctx)
+	if err != nil {
+		return err
+	}
+	var found []suspect
+	for _, d := range v.Damaged() {
+		if errors.Is(d.Err, tripod.Corrupt) {
+			found = append(found, suspect{pack: d.Pack})
+		}
+	}
+	return v.note(x, found)
+}
+
 // dropSuspects makes an index that was just opened look again at the packs whose
 // tables were found damaged.
 func (v *Vault) dropSuspects(x *index.Index) error {
@@ -130,7 +147,7 @@ func (v *Vault) dropSuspects(x *index.Index) error {
 }
 
 // applySuspects makes an index that was just opened, and knows all packs, count
-// what was noted as missing. Files of which nothing is of use any more go.
+// what was noted as missing.
 func (v *Vault) applySuspects(x *index.Index) error {
 	var all []suspect
 	var ids []tripod.ID
@@ -166,18 +183,24 @@ func (v *Vault) applySuspects(x *index.Index) error {
 	for i, s := range all {
 		of[s] = there[i] && !healed[i]
 	}
+	v.pruneSuspects(x, of)
+	return nil
+}
+
+// pruneSuspects removes the files of which nothing is of use any more.
+func (v *Vault) pruneSuspects(x *index.Index, of map[suspect]bool) {
 	for name, listed := range v.suspects.files {
 		use := false
 		for _, s := range listed {
 			p, ok := x.Named(s.pack)
 			use = use || of[s] || s.whole() && ok && p.Damaged && x.Origin().Private
 		}
-		if !use {
-			_ = os.Remove(name) // one that stays is of no use and does no harm
-			for _, s := range listed {
-				delete(v.suspects.noted, s)
-			}
+		if use {
+			continue
+		}
+		_ = os.Remove(name) // one that stays does no harm
+		for _, s := range listed {
+			delete(v.suspects.noted, s)
 		}
 	}
-	return nil
 }

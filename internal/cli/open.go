@@ -56,7 +56,7 @@ func (o *opened) openIn(ctx context.Context, caches string) (err error) {
 	o.descriptor, err = local.Describe(ctx, o.store)
 	if errors.Is(err, tripod.NotFound) {
 		return tripod.Errorf(tripod.NotFound, "%s is not a vault", o.location).
-			WithHint("check the path, or make a vault there: tripod vault init --vault %s", o.location)
+			WithHint("check the path, or make a vault there: tripod vault init --vault %s", terminal.Quoted(o.location))
 	}
 	if err != nil {
 		return fmt.Errorf("vault %s: %w", o.location, err)
@@ -78,11 +78,7 @@ func (o *opened) Close() error {
 
 // begin waits for its turn to write.
 func (o *opened) begin(ctx context.Context, what string, m tripod.MachineID) (*local.Session, error) {
-	host, err := os.Hostname()
-	if err != nil {
-		host = "unknown host"
-	}
-	text := fmt.Sprintf("tripod %s on %s (process %d, since %s)", what, host, os.Getpid(), terminal.When(time.Now()))
+	text := fmt.Sprintf("tripod %s on %s (process %d, since %s)", what, hostname(), os.Getpid(), terminal.When(time.Now()))
 	return o.Begin(ctx, vault.Holder{Machine: m, Text: text}, func(holder string) {
 		o.app.Tell("waiting for another writer: %s", holder)
 	})

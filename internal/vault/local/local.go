@@ -125,12 +125,11 @@ func checkEmpty(ctx context.Context, s store.Store, first string) (leftover bool
 
 // Describe reads whose vault lies in a store. It returns NotFound when there is
 // none, Invalid when a newer program made it, and Corrupt when the descriptor is
-// damaged.
+// damaged, or missing from a vault.
 func Describe(ctx context.Context, s store.Store) (*snapshot.Descriptor, error) {
 	raw, err := readWhole(ctx, s, vault.DescriptorName, -1)
 	if errors.Is(err, tripod.NotFound) {
-		return nil, tripod.Errorf(tripod.NotFound, "there is no vault here").
-			WithHint("check the place; an empty one becomes a vault by: tripod vault init")
+		return nil, undescribed(ctx, s)
 	}
 	var d *snapshot.Descriptor
 	if err == nil {
@@ -138,9 +137,36 @@ func Describe(ctx context.Context, s store.Store) (*snapshot.Descriptor, error) 
 	}
 	if errors.Is(err, tripod.Corrupt) {
 		return nil, tripod.Errorf(tripod.Corrupt, "%w", err).
-			WithHint("get the object %q from another copy of this vault; everything else may be whole", vault.DescriptorName)
+			WithHint(hintDescriptor)
 	}
 	return d, err
+}
+
+// hintDescriptor helps where nothing else can: the descriptor is signed, and no
+// other object holds what it says.
+const hintDescriptor = "put the file \"vault\" back from another copy of this vault; everything else may be whole, and is left as it is"
+
+// undescribed says what a store without a descriptor is: no vault, unless there
+// is what only a vault holds. What a Create left that did not end is no vault.
+func undescribed(ctx context.Context, s store.Store) error {
+	missing := tripod.Errorf(tripod.Corrupt, "its object %q is missing, which says whose vault it is; snapshots and data are there", vault.DescriptorName).
+		WithHint(hintDescriptor)
+	for _, prefix := range []string{vault.CertificatePrefix, vault.RecordPrefix, vault.PackPrefix} {
+		first := ""
+		some := tripod.Errorf(tripod.Exists, "some")
+		err := s.List(ctx, prefix, func(i store.Info) error {
+			first = i.Name
+			return some
+		})
+		if err != nil && !errors.Is(err, some) {
+			return err
+		}
+		if _, pack := vault.ParsePackName(first); pack || vault.Documented(first) {
+			return missing
+		}
+	}
+	return tripod.Errorf(tripod.NotFound, "there is no vault here").
+		WithHint("check the place; an empty one becomes a vault by: tripod vault init")
 }
 
 // Open opens the vault in a store: see Describe for its errors. The index is

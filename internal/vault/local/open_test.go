@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 
 	"tripod/internal/core/run"
+	"tripod/internal/core/snapshot"
 	"tripod/internal/core/tripod"
 	"tripod/internal/driver/store/faulty"
 	"tripod/internal/driver/store/fs"
@@ -99,6 +100,28 @@ func TestOpenWhatIsNoVault(t *testing.T) {
 		try("a damaged descriptor", tripod.Corrupt, append([]byte("tripod 1 vault\n\x01"), damaged[16:]...))
 	}
 	try("a huge one", tripod.Corrupt, make([]byte, 2<<20))
+	try("an empty one", tripod.Corrupt, []byte{})
+	try("the beginning of one", tripod.Corrupt, w.Encoded[:len(w.Encoded)/2])
+}
+
+// TestADescriptorIsMissing: what only a vault holds makes a vault without its
+// descriptor a damaged one, and no empty place.
+func TestADescriptorIsMissing(t *testing.T) {
+	for name, want := range map[string]tripod.ErrorKind{
+		vault.PackName(tripod.PackID{1}):                         tripod.Corrupt,
+		vault.RecordName(snapshot.Key{Seq: 1}):                   tripod.Corrupt,
+		vault.CertificateName(tripod.MachineID{2}):               tripod.Corrupt,
+		vault.KeyringName(1):                                     tripod.NotFound, // vault init did not end
+		"pack/of/wolves":                                         tripod.NotFound,
+		"record/of/songs":                                        tripod.NotFound,
+		vault.PackName(tripod.PackID{1})[len(vault.PackPrefix):]: tripod.NotFound,
+		"old/" + vault.RecordName(snapshot.Key{Seq: 1}):          tripod.NotFound,
+	} {
+		s := mem.New()
+		must(t, s.Put(t.Context(), name, nil))
+		_, err := local.Describe(t.Context(), s)
+		refused(t, "with "+name, err, want)
+	}
 }
 
 // TestSecondSessionWaits: it is told for whom, then sees what the first wrote.

@@ -166,6 +166,8 @@ func (h *memHandle) Stat() (source.Entry, error) {
 	return h.tree.entry(h.path, f), nil
 }
 
+func (h *memHandle) Xattrs() ([]source.Xattr, error) { return nil, h.tree.fails("attributes", h.path) }
+
 func (h *memHandle) NextData(off int64) (source.Range, error) {
 	size := int64(len(h.file.data))
 	if off >= size {

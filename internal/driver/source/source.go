@@ -53,7 +53,8 @@ type Tree interface {
 
 	// Attributes reads what Walk leaves out because it costs a call per entry:
 	// where a symbolic link points, and extended attributes. With an error come
-	// those that could be read.
+	// those that could be read. An open file gives its extended attributes for
+	// less (File.Xattrs).
 	Attributes(e *Entry) (Attributes, error)
 
 	// Close releases what Open and Attributes hold on to. Open files stay open.
@@ -71,6 +72,10 @@ type File interface {
 	// it was opened by. Comparing before and after reading shows whether
 	// the content changed meanwhile.
 	Stat() (Entry, error)
+
+	// Xattrs reads the extended attributes, sorted by name. With an error come
+	// those that could be read.
+	Xattrs() ([]Xattr, error)
 
 	Sparse
 }

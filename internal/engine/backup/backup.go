@@ -3,9 +3,10 @@
 //
 // Reading order: backup.go holds what all three kinds of source share, from
 // options to commit; files.go walks a tree and decides what to read;
-// content.go reads and seals it; assemble.go builds the file tree in order;
-// cache.go remembers a run for the next one; disk.go and stream.go are the
-// other two kinds of source; upload.go puts blobs into the vault.
+// content.go, largefile.go and split.go read it, known.go tells what the last
+// run stored already; assemble.go builds the file tree in order; cache.go
+// remembers a run for the next one; disk.go and stream.go are the other two
+// kinds of source; upload.go seals blobs and puts them into the vault.
 //
 // Nothing that a snapshot needs is ever removed or changed here, and a run
 // that ends early, by error, signal or power cut, leaves blobs in the vault
@@ -67,8 +68,8 @@ type Options struct {
 // devices; a file with several names counts once for each. A restore counts by
 // the same rule.
 type Report struct {
-	ID      string        // of the snapshot, as people type it; "" after a dry run
-	Hash    snapshot.Hash // of its record
+	ID      string // of the snapshot, as people type it; "" after a dry run
+	Hash    string // of its record, in hex; "" after a dry run
 	Key     snapshot.Key
 	Files   int64
 	Dirs    int64
@@ -182,8 +183,9 @@ func (s *session) commit(ctx context.Context, root seal.Ref) error {
 	if err := s.Vault.Commit(ctx, encoded, [][]byte{grant}); err != nil {
 		return err
 	}
-	r.Key, r.Hash = rec.Key, snapshot.HashOf(encoded)
-	r.ID = hex.EncodeToString(r.Hash[:4])
+	hash := snapshot.HashOf(encoded)
+	r.Key, r.Hash = rec.Key, hex.EncodeToString(hash[:])
+	r.ID = r.Hash[:8]
 	if head != nil {
 		if err := catalog.Regrant(ctx, s.Vault, s.Keys, head, &s.base, &root); err != nil {
 			s.Warnings.add("", err)

@@ -122,6 +122,9 @@ func (f *portableFile) Stat() (source.Entry, error) {
 	return e, describe(info, &e)
 }
 
+// Xattrs implements source.File: they are read on Linux only.
+func (f *portableFile) Xattrs() ([]source.Xattr, error) { return nil, nil }
+
 func (f *portableFile) NextData(offset int64) (source.Range, error) {
 	if offset >= f.size {
 		return source.Range{}, io.EOF

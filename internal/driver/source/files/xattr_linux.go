@@ -18,14 +18,28 @@ func readXattrs(path string, follow bool) ([]source.Xattr, error) {
 	if follow {
 		list, get = unix.Listxattr, unix.Getxattr
 	}
-	names, err := grow(nil, func(b []byte) (int, error) { return list(path, b) })
+	return xattrsBy(
+		func(b []byte) (int, error) { return list(path, b) },
+		func(name string, b []byte) (int, error) { return get(path, name, b) })
+}
+
+// Xattrs implements source.File.
+func (f *linuxFile) Xattrs() ([]source.Xattr, error) {
+	xattrs, err := xattrsBy(
+		func(b []byte) (int, error) { return unix.Flistxattr(f.fd, b) },
+		func(name string, b []byte) (int, error) { return unix.Fgetxattr(f.fd, name, b) })
+	return xattrs, failure("attributes of", source.Join(f.parent, f.name), err)
+}
+
+func xattrsBy(list func([]byte) (int, error), get func(string, []byte) (int, error)) ([]source.Xattr, error) {
+	names, err := grow(nil, list)
 	if err != nil || len(names) == 0 {
 		return nil, err
 	}
 	var xattrs []source.Xattr
 	var errs []error
 	for name := range strings.SplitSeq(strings.TrimSuffix(string(names), "\x00"), "\x00") {
-		value, err := grow(nil, func(b []byte) (int, error) { return get(path, name, b) })
+		value, err := grow(nil, func(b []byte) (int, error) { return get(name, b) })
 		if errors.Is(err, unix.ENODATA) {
 			continue // removed since the listing
 		}

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -31,6 +32,9 @@ func Tree(t *testing.T, tree source.Tree) []source.Entry {
 		if err != nil {
 			t.Errorf("attributes of %q: %v", e.Path(), err)
 		}
+		if e.Type == source.Regular {
+			sameXattrs(t, tree, e, a.Xattrs)
+		}
 		if (a.Target != "") != (e.Type == source.Symlink) {
 			t.Errorf("%q is a %v and points to %q", e.Path(), e.Type, a.Target)
 		}
@@ -42,6 +46,20 @@ func Tree(t *testing.T, tree source.Tree) []source.Entry {
 	}
 	ends(t, tree, len(entries))
 	return entries
+}
+
+// sameXattrs checks that the open file tells what its name told.
+func sameXattrs(t *testing.T, tree source.Tree, e *source.Entry, want []source.Xattr) {
+	t.Helper()
+	f, err := tree.Open(e)
+	if err != nil {
+		t.Errorf("open %q: %v", e.Path(), err)
+		return
+	}
+	defer f.Close()
+	if got, err := f.Xattrs(); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%q, opened, has the attributes %v (%v); by name it has %v", e.Path(), got, err, want)
+	}
 }
 
 func walk(t *testing.T, tree source.Tree) []source.Entry {

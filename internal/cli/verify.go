@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -92,11 +93,12 @@ func (a *app) verify(ctx context.Context, f *verifyFlags, specs []string) (err e
 			}
 		},
 	})
-	failed := u.suspect(ctx, report, show)
-	a.StopProgress()
-	if failed != nil {
-		return errors.Join(failed, err)
+	if tripod.KindOf(err) != tripod.Unavailable { // what is out of reach is not damaged
+		if failed := u.suspect(ctx, report, show); failed != nil {
+			a.Warn("", fmt.Errorf("the next backup will not know what is damaged: %w", failed))
+		}
 	}
+	a.StopProgress()
 	if ctx.Err() != nil {
 		return err
 	}

@@ -310,7 +310,7 @@ func (s *Session) holds(ctx context.Context, name string, data []byte) (bool, er
 	buf := make([]byte, min(len(data), compareLen))
 	for at := 0; at < len(data); {
 		p := buf[:min(len(buf), len(data)-at)]
-		err := readFull(ctx, s.v.store, name, p, int64(at))
+		err := s.v.judge(ctx, name, readFull(ctx, s.v.store, name, p, int64(at)))
 		if errors.Is(err, tripod.Corrupt) {
 			return false, nil
 		}

@@ -84,48 +84,81 @@ func (o *opened) begin(ctx context.Context, what string, m tripod.MachineID) (*l
 	})
 }
 
-// unlock opens the company's keys with the passphrase, from the environment or
-// asked for.
+// unlock opens the company's keys with the passphrase.
 func (o *opened) unlock(ctx context.Context) (*seal.CompanyKeys, error) {
 	sealed, err := keyring.Load(ctx, o)
 	if err != nil {
 		return nil, err
 	}
-	keys, _, err := o.app.unlock(ctx, sealed)
+	keys, _, err := o.app.unlock(ctx, sealed, o.app.byPassphrase())
 	return keys, err
 }
 
-// unlock gives the passphrase too, for those who change it.
-func (a *app) unlock(ctx context.Context, sealed *keyring.Sealed) (*seal.CompanyKeys, string, error) {
-	keys, text, err := a.openKeyring(ctx, sealed)
-	if err == nil && sealed.Damage != nil {
-		a.Warn("", sealed.Damage)
-	}
-	return keys, text, err
+// way is one of the ways into a keyring.
+type way struct {
+	slot     seal.SlotType
+	name     string // for messages
+	hint     string // how to give it
+	variable string // of the environment that gives it
+	question string
+	ask      func(ctx context.Context, question string) (string, error)
+	// open gives the keys, and the secret that the keyring was opened with.
+	open func(s *keyring.Sealed, text string) (keys *seal.CompanyKeys, secret string, err error)
 }
 
-func (a *app) openKeyring(ctx context.Context, sealed *keyring.Sealed) (*seal.CompanyKeys, string, error) {
-	text, found, err := a.Secret(ctx, passphraseVar)
-	if err != nil {
+func (a *app) byPassphrase() way {
+	return way{
+		seal.PassphraseSlot, "passphrase", howToGivePassphrases, passphraseVar,
+		"Passphrase: ", a.AskSecret,
+		func(s *keyring.Sealed, text string) (*seal.CompanyKeys, string, error) {
+			keys, err := s.OpenPassphrase(text)
+			return keys, text, signIn(err)
+		},
+	}
+}
+
+func (a *app) byCode() way {
+	return way{
+		seal.RecoverySlot, "recovery code", "set TRIPOD_RECOVERY_CODE_FILE, or run it on a terminal", recoveryVar,
+		"Recovery code: ", a.Ask,
+		func(s *keyring.Sealed, text string) (*seal.CompanyKeys, string, error) {
+			code, err := seal.ParseRecoveryCode(text)
+			if err != nil {
+				return nil, "", &signInError{err}
+			}
+			keys, err := s.OpenCode(code)
+			return keys, string(code[:]), signIn(err)
+		},
+	}
+}
+
+// unlock opens the company's keys with what the environment gives or someone
+// types. The secret is for those who change it.
+func (a *app) unlock(ctx context.Context, sealed *keyring.Sealed, w way) (keys *seal.CompanyKeys, secret string, err error) {
+	defer func() {
+		if err == nil && sealed.Damage != nil {
+			a.Warn("", sealed.Damage)
+		}
+	}()
+	text, found, err := a.Secret(ctx, w.variable)
+	switch {
+	case err != nil:
 		return nil, "", signIn(err)
-	}
-	if found {
-		keys, err := sealed.OpenPassphrase(text)
-		return keys, text, signIn(err)
-	}
-	if !a.Interactive() {
-		return nil, "", signIn(tripod.Errorf(tripod.Denied, "this needs the vault's passphrase").WithHint(howToGivePassphrases))
+	case found:
+		return w.open(sealed, text)
+	case !a.Interactive():
+		return nil, "", signIn(tripod.Errorf(tripod.Denied, "this needs the vault's %s", w.name).WithHint("%s", w.hint))
 	}
 	for attempt := 1; ; attempt++ {
-		text, err := a.AskSecret(ctx, "Passphrase: ")
+		text, err := w.ask(ctx, w.question)
 		if err != nil {
 			return nil, "", err
 		}
-		keys, err := sealed.OpenPassphrase(text)
-		if err == nil || !errors.Is(err, tripod.Denied) || attempt == passphraseAttempts {
-			return keys, text, signIn(err)
+		keys, secret, err = w.open(sealed, text)
+		if _, wrong := errors.AsType[*signInError](err); !wrong || attempt == attempts {
+			return keys, secret, err
 		}
-		a.Say("Wrong passphrase, try again.")
+		a.Say("%s\n  %s", err, tripod.HintOf(err))
 	}
 }
 
@@ -176,7 +209,7 @@ const (
 	passphraseVar        = "TRIPOD_PASSPHRASE"
 	newPassphraseVar     = "TRIPOD_NEW_PASSPHRASE"
 	recoveryVar          = "TRIPOD_RECOVERY_CODE"
-	passphraseAttempts   = 3
+	attempts             = 3 // to type one of them
 	howToGivePassphrases = "set TRIPOD_PASSPHRASE_FILE, TRIPOD_PASSPHRASE_COMMAND or TRIPOD_PASSPHRASE, or run it on a terminal"
 )
 

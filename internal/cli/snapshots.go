@@ -13,7 +13,6 @@ import (
 	"tripod/internal/core/tripod"
 	"tripod/internal/engine/blobs"
 	"tripod/internal/engine/catalog"
-	"tripod/internal/engine/keyring"
 	"tripod/internal/vault"
 )
 
@@ -40,11 +39,7 @@ func (a *app) read(ctx context.Context) (*unlocked, error) {
 }
 
 func (o *opened) openLog(ctx context.Context) (*unlocked, error) {
-	sealed, err := keyring.Load(ctx, o)
-	if err != nil {
-		return nil, err
-	}
-	company, _, err := o.app.unlock(ctx, sealed)
+	company, err := o.unlock(ctx)
 	if err != nil {
 		return nil, err
 	}

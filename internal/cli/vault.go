@@ -345,13 +345,21 @@ Whoever has a copy of the vault from before, and the old passphrase, can still
 open that copy.`,
 		Example: `  tripod vault passphrase --vault /mnt/disk/vault`,
 		Args:    arguments(0, 0, ""),
-		RunE:    func(cmd *cobra.Command, _ []string) error { return a.vaultPassphrase(cmd.Context()) },
+		RunE:    func(cmd *cobra.Command, _ []string) error { return a.changePassphrase(cmd.Context(), a.byPassphrase()) },
 	}
 	a.vaultFlag(cmd)
 	return cmd
 }
 
-func (a *app) vaultPassphrase(ctx context.Context) (err error) {
+type passphraseResult struct {
+	Vault      string `json:"vault"`
+	Passphrase string `json:"passphrase,omitempty"` // only when it was made
+	Machine    string `json:"machine,omitempty"`    // when it was enrolled as well
+}
+
+// changePassphrase sets a new passphrase with what opens the keyring. Who has
+// only the recovery code starts over on this machine, which is enrolled then.
+func (a *app) changePassphrase(ctx context.Context, w way) (err error) {
 	o, err := a.open(ctx)
 	if err != nil {
 		return err
@@ -361,23 +369,10 @@ func (a *app) vaultPassphrase(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	_, old, err := a.unlock(ctx, sealed)
+	company, secret, err := a.unlock(ctx, sealed, w)
 	if err != nil {
 		return err
 	}
-	return o.changePassphrase(ctx, sealed, seal.PassphraseSlot, old, nil)
-}
-
-type passphraseResult struct {
-	Vault      string `json:"vault"`
-	Passphrase string `json:"passphrase,omitempty"` // only when it was made
-	Machine    string `json:"machine,omitempty"`    // when it was enrolled as well
-}
-
-// changePassphrase sets a new passphrase with what opened the keyring, and
-// enrols this machine when company is given.
-func (o *opened) changePassphrase(ctx context.Context, sealed *keyring.Sealed, holder seal.SlotType, old string, company *seal.CompanyKeys) error {
-	a := o.app
 	passphrase, made, err := a.newPassphrase(ctx, newPassphraseVar)
 	if err != nil {
 		return err
@@ -387,8 +382,8 @@ func (o *opened) changePassphrase(ctx context.Context, sealed *keyring.Sealed, h
 		return err
 	}
 	r := passphraseResult{Vault: absolute(o.location)}
-	err = sealed.ChangePassphrase(ctx, session, holder, old, passphrase, seal.DefaultArgon())
-	if err == nil && company != nil {
+	err = sealed.ChangePassphrase(ctx, session, w.slot, secret, passphrase, seal.DefaultArgon())
+	if err == nil && w.slot == seal.RecoverySlot {
 		var m *seal.MachineKeys
 		if m, err = o.enrol(ctx, session, company); err == nil {
 			r.Machine = m.Machine.String()

@@ -73,6 +73,7 @@ func Open(ctx context.Context, r vault.Reader, keys *seal.CompanyKeys) (*Catalog
 	o := &opening{
 		Catalog: Catalog{Descriptor: d}, keys: keys, certificates: map[tripod.MachineID]*snapshot.Certificate{},
 		recipient: snapshot.HashOf(public.Box), grants: map[string][]document{}, orders: map[snapshot.Key]document{},
+		invalid: map[string]error{}, unsigned: map[tripod.MachineID]int{},
 	}
 	for prefix, read := range map[string]func(document){
 		vault.CertificatePrefix: o.certificate,
@@ -86,6 +87,7 @@ func Open(ctx context.Context, r vault.Reader, keys *seal.CompanyKeys) (*Catalog
 	if err := documents(ctx, r, vault.RecordPrefix, o.record); err != nil {
 		return nil, err
 	}
+	o.tellCertificates()
 	if err := o.openGrants(ctx); err != nil {
 		return nil, err
 	}
@@ -144,7 +146,8 @@ type opening struct {
 	orders       map[snapshot.Key]document
 	chain        chain
 	found        []Snapshot
-	nameless     map[tripod.MachineID]bool // machines whose missing certificate was told
+	invalid      map[string]error         // certificates that are not valid, by their names
+	unsigned     map[tripod.MachineID]int // records of machines without a valid certificate
 }
 
 func (o *opening) problem(name string, err error) {
@@ -157,7 +160,7 @@ func (o *opening) certificate(d document) {
 		err = misplaced("machine certificate")
 	}
 	if err != nil {
-		o.problem(d.name, err)
+		o.invalid[d.name] = err
 		return
 	}
 	o.certificates[c.Machine] = c
@@ -211,7 +214,9 @@ func (o *opening) record(d document) {
 	}
 	c := o.certificates[r.Key.Machine]
 	if c == nil {
-		o.noCertificate(r.Key.Machine)
+		if _, forgotten := o.orders[r.Key]; !forgotten {
+			o.unsigned[r.Key.Machine]++
+		}
 		return
 	}
 	if r, err = snapshot.VerifyRecord(d.content, c); err != nil {
@@ -243,17 +248,28 @@ func (o *opening) means(d document, hash snapshot.Hash) bool {
 	return err == nil
 }
 
-func (o *opening) noCertificate(m tripod.MachineID) {
-	if o.nameless[m] {
-		return
+// tellCertificates tells of each machine that cannot be believed without its
+// certificate, once, with what that costs.
+func (o *opening) tellCertificates() {
+	for m, n := range o.unsigned {
+		name := vault.CertificateName(m)
+		cause, there := o.invalid[name]
+		delete(o.invalid, name)
+		what := tripod.Count(n, "snapshot")
+		if !there {
+			o.problem(name, tripod.Errorf(tripod.Denied, "%s of machine %.8s cannot be used: its certificate %s is missing", what, m, name).
+				WithHint("%s", hintCertificate))
+			continue
+		}
+		o.problem(name, tripod.Errorf(tripod.KindOf(cause), "%s of machine %.8s cannot be used: its certificate %s is not valid: %w", what, m, name, cause).
+			WithHint("%s", hintCertificate))
 	}
-	if o.nameless == nil {
-		o.nameless = map[tripod.MachineID]bool{}
+	for name, cause := range o.invalid {
+		o.problem(name, cause)
 	}
-	o.nameless[m] = true
-	o.problem(vault.CertificatePrefix+m.String(), tripod.Errorf(tripod.Denied, "machine %.8s: has no valid certificate, so its snapshots are not used", m).
-		WithHint("enrol the machine again, or copy its certificate from another copy of the vault"))
 }
+
+const hintCertificate = "the next backup on that machine puts it back; if the machine is gone, get this file from another copy of the vault"
 
 func damaged(err error) error {
 	if tripod.HintOf(err) != "" {

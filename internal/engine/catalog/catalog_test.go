@@ -82,7 +82,7 @@ func TestWhatCannotBeTrustedIsNotUsed(t *testing.T) {
 		{"a forged grant", func(w *World, rs []*snapshot.Record) { flip(w, grant(w, rs[0])) }, 4, 1, tripod.Denied},
 		{"another snapshot's grant", func(w *World, rs []*snapshot.Record) { w.Vault.Docs[grant(w, rs[0])] = w.Vault.Docs[grant(w, rs[2])] }, 4, 1, tripod.Corrupt},
 		{"no grant", func(w *World, rs []*snapshot.Record) { delete(w.Vault.Docs, grant(w, rs[0])) }, 4, 1, tripod.NotFound},
-		{"a forged certificate", func(w *World, _ []*snapshot.Record) { flip(w, vault.CertificatePrefix+w.Machine.Machine.String()) }, 0, 2, tripod.Denied},
+		{"a forged certificate", func(w *World, _ []*snapshot.Record) { flip(w, vault.CertificatePrefix+w.Machine.Machine.String()) }, 0, 1, tripod.Denied},
 		{"no certificate", func(w *World, _ []*snapshot.Record) {
 			delete(w.Vault.Docs, vault.CertificatePrefix+w.Machine.Machine.String())
 		}, 0, 1, tripod.Denied},
@@ -118,6 +118,35 @@ func TestWhatCannotBeTrustedIsNotUsed(t *testing.T) {
 				t.Errorf("no problem is %v: %v", x.kind, got)
 			}
 		})
+	}
+}
+
+// Who looks for the snapshots of a machine learns how many there are, and how
+// they come back.
+func TestALostCertificateIsToldWithWhatItCosts(t *testing.T) {
+	w, rs := world(t)
+	n, order := catalog.Order(w.Keys, open(t, w).Snapshots()[1], time.Unix(1, 0))
+	w.Vault.Docs[n] = order
+	name := vault.CertificateName(w.Machine.Machine)
+	kept := w.Vault.Docs[name]
+	delete(w.Vault.Docs, name)
+	for _, spoiled := range [][]byte{nil, {}, []byte("noise")} {
+		if spoiled != nil {
+			w.Vault.Docs[name] = spoiled
+		}
+		got := open(t, w).Problems()
+		if len(got) != 1 || got[0].Document != name {
+			t.Fatalf("problems %v", got)
+		}
+		text := got[0].Err.Error()
+		if !strings.Contains(text, "4 snapshots of machine "+w.Machine.Machine.String()[:8]+" cannot be used: its certificate "+name) ||
+			!strings.Contains(tripod.HintOf(got[0].Err), "next backup on that machine") {
+			t.Errorf("%s: %s", text, tripod.HintOf(got[0].Err))
+		}
+	}
+	w.Vault.Docs[name] = kept
+	if c := open(t, w); len(c.Problems()) != 0 || len(c.Snapshots()) != len(rs)-1 {
+		t.Errorf("put back: %d snapshots, problems %v", len(c.Snapshots()), c.Problems())
 	}
 }
 

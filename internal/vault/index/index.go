@@ -9,17 +9,11 @@
 // blobs' rows are one transaction, so that what an index lacks after a crash is
 // whole packs, which a look at the vault's list of packs shows.
 //
-// Rows, in a Pebble database (integers big-endian in keys):
-//
-//	m                            format 1, vault 16
-//	u                            present: closed bits are still to be worked out
-//	p name 32                    ordinal 4, size 8, class 1, flags 1
-//	b id 32, ordinal 4, offset 4 sum 32, length 4, kind, closed and suspect bit 1
+// The rows are described in rows.go, what takes copies out again is in lost.go.
 package index
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"slices"
 	"sync"
@@ -29,26 +23,6 @@ import (
 
 	"tripod/internal/core/frame"
 	"tripod/internal/core/tripod"
-)
-
-const (
-	format = 1
-
-	prefixMeta      = 'm'
-	prefixUnsettled = 'u'
-	prefixPack      = 'p'
-	prefixBlob      = 'b'
-
-	blobKeyLen   = 1 + 32 + 4 + 4
-	blobValueLen = 32 + 4 + 1
-	packValueLen = 4 + 8 + 1 + 1
-
-	closedBit  = 0x80
-	suspectBit = 0x40
-	kindMask   = 0x3f
-
-	flagOpen    = 1
-	flagDamaged = 2
 )
 
 // Entry is one stored copy of a blob.
@@ -309,49 +283,6 @@ func (x *Index) MarkClosed(entries []Entry) error {
 	})
 }
 
-// Suspect marks copies whose frames turned out to be damaged; those that the
-// index does not know stay unknown. When one was the last that counted as held,
-// nodes above it may no longer be closed: then all closed bits are taken back,
-// the index is unsettled, and reopened is true.
-func (x *Index) Suspect(entries []Entry) (reopened bool, err error) {
-	type place struct{ pack, offset uint32 }
-	ids := make([]tripod.ID, len(entries))
-	for i := range entries {
-		ids[i] = entries[i].ID
-	}
-	was, left := make([]bool, len(entries)), make([]bool, len(entries))
-	gone := make(map[place]bool, len(entries))
-	for i := range entries {
-		gone[place{entries[i].Pack, entries[i].Offset}] = true
-	}
-	var marked []Entry
-	err = x.Find(ids, func(i int, e *Entry) error {
-		if gone[place{e.Pack, e.Offset}] {
-			was[i] = was[i] || e.Held()
-			marked = append(marked, *e)
-		} else {
-			left[i] = left[i] || e.Held()
-		}
-		return nil
-	})
-	if err != nil {
-		return false, err
-	}
-	for i := range entries {
-		reopened = reopened || was[i] && !left[i]
-	}
-	// Bits first: whoever stops in between finds the damage again.
-	if reopened {
-		if err := x.reopen(); err != nil {
-			return false, err
-		}
-	}
-	return reopened, x.update(marked, func(b *pebble.Batch, e *Entry) error {
-		e.Closed, e.Suspect = false, true
-		return setEntry(b, e)
-	})
-}
-
 func (x *Index) update(entries []Entry, change func(*pebble.Batch, *Entry) error) error {
 	b := x.db.NewBatch()
 	defer b.Close()
@@ -362,115 +293,6 @@ func (x *Index) update(entries []Entry, change func(*pebble.Batch, *Entry) error
 	return x.commit(b, err)
 }
 
-// Drop forgets packs and every blob copy in them. When that was the last copy
-// of some blob, nodes above it may no longer be closed: then all closed bits
-// are taken back and the index is unsettled.
-func (x *Index) Drop(names []tripod.PackID) error {
-	gone := map[uint32]tripod.PackID{}
-	for _, name := range names {
-		if p, ok := x.Named(name); ok {
-			gone[p.Ordinal] = name
-		}
-	}
-	if len(gone) == 0 {
-		return nil
-	}
-	lost, err := x.dropRows(gone)
-	if err == nil && lost {
-		err = x.reopen()
-	}
-	if err != nil {
-		return err
-	}
-	// The packs go last: whoever stops before finds them vanished again.
-	b := x.db.NewBatch()
-	defer b.Close()
-	for _, name := range gone {
-		err = errors.Join(err, b.Delete(append([]byte{prefixPack}, name[:]...), nil))
-	}
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if err := x.commit(b, err); err != nil {
-		return err
-	}
-	for ordinal, name := range gone {
-		x.packs[ordinal] = Pack{}
-		delete(x.names, name)
-	}
-	return nil
-}
-
-// dropRows removes the blob rows of packs and reports whether some id has no
-// copy left.
-func (x *Index) dropRows(gone map[uint32]tripod.PackID) (lost bool, err error) {
-	var last tripod.ID
-	var left, dropped int
-	ended := func() { lost = lost || (dropped > 0 && left == 0) }
-	err = x.rewrite(func(b *pebble.Batch, e *Entry) error {
-		if e.ID != last {
-			ended()
-			last, left, dropped = e.ID, 0, 0
-		}
-		if _, ok := gone[e.Pack]; !ok {
-			left++
-			return nil
-		}
-		dropped++
-		var key [blobKeyLen]byte
-		return b.Delete(putBlobKey(&key, e), nil)
-	})
-	ended()
-	return lost, err
-}
-
-// reopen takes back every closed bit.
-func (x *Index) reopen() error {
-	b := x.db.NewBatch()
-	defer b.Close()
-	err := b.Set([]byte{prefixUnsettled}, nil, nil)
-	x.mu.Lock()
-	for i := range x.packs {
-		if p := &x.packs[i]; p.Size > 0 && p.Class == frame.NodeClass {
-			p.Open = true
-			err = errors.Join(err, setPack(b, p))
-		}
-	}
-	x.mu.Unlock()
-	if err := x.commit(b, err); err != nil {
-		return err
-	}
-	return x.rewrite(func(b *pebble.Batch, e *Entry) error {
-		if !e.Closed {
-			return nil
-		}
-		e.Closed = false
-		return setEntry(b, e)
-	})
-}
-
-// rewrite calls change for every blob row, with a batch that is committed
-// whenever it has grown.
-func (x *Index) rewrite(change func(*pebble.Batch, *Entry) error) error {
-	const most = 512 << 10
-	b := x.db.NewBatch()
-	defer b.Close()
-	err := x.Each(func(e *Entry) error {
-		if err := change(b, e); err != nil {
-			return err
-		}
-		if b.Len() < most {
-			return nil
-		}
-		err := x.commit(b, nil)
-		b.Reset()
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	return x.commit(b, nil)
-}
-
 // commit applies a batch unless filling it failed.
 func (x *Index) commit(b *pebble.Batch, err error) error {
 	if err == nil && !b.Empty() {
@@ -478,70 +300,4 @@ func (x *Index) commit(b *pebble.Batch, err error) error {
 		err = b.Commit(pebble.NoSync)
 	}
 	return x.health(err)
-}
-
-func setPack(b *pebble.Batch, p *Pack) error {
-	var flags byte
-	if p.Open {
-		flags |= flagOpen
-	}
-	if p.Damaged {
-		flags |= flagDamaged
-	}
-	v := binary.BigEndian.AppendUint32(make([]byte, 0, packValueLen), p.Ordinal)
-	v = binary.BigEndian.AppendUint64(v, uint64(p.Size))
-	return b.Set(append([]byte{prefixPack}, p.Name[:]...), append(v, byte(p.Class), flags), nil)
-}
-
-func parsePack(key, v []byte) (p Pack, ok bool) {
-	if len(key) != 1+32 || len(v) != packValueLen {
-		return p, false
-	}
-	p.Name = tripod.PackID(key[1:])
-	p.Ordinal = binary.BigEndian.Uint32(v)
-	p.Size = int64(binary.BigEndian.Uint64(v[4:]))
-	p.Class = frame.Class(v[12])
-	p.Open, p.Damaged = v[13]&flagOpen != 0, v[13]&flagDamaged != 0
-	return p, p.Size > 0
-}
-
-func putBlobKey(key *[blobKeyLen]byte, e *Entry) []byte {
-	key[0] = prefixBlob
-	copy(key[1:], e.ID[:])
-	binary.BigEndian.PutUint32(key[33:], e.Pack)
-	binary.BigEndian.PutUint32(key[37:], e.Offset)
-	return key[:]
-}
-
-func setEntry(b *pebble.Batch, e *Entry) error {
-	op := b.SetDeferred(blobKeyLen, blobValueLen)
-	putBlobKey((*[blobKeyLen]byte)(op.Key), e)
-	copy(op.Value, e.Sum[:])
-	binary.BigEndian.PutUint32(op.Value[32:], e.Len)
-	flags := byte(e.Kind)
-	if e.Closed {
-		flags |= closedBit
-	}
-	if e.Suspect {
-		flags |= suspectBit
-	}
-	op.Value[36] = flags
-	return op.Finish()
-}
-
-// decode reads the row it stands on.
-func (x *Index) decode(it *pebble.Iterator, e *Entry) error {
-	key := it.Key()
-	v, err := it.ValueAndErr()
-	if err != nil {
-		return x.health(err)
-	}
-	if len(key) != blobKeyLen || len(v) != blobValueLen {
-		return x.health(errMalformed)
-	}
-	e.ID, e.Sum = tripod.ID(key[1:]), tripod.Sum(v)
-	e.Pack, e.Offset = binary.BigEndian.Uint32(key[33:]), binary.BigEndian.Uint32(key[37:])
-	e.Len = binary.BigEndian.Uint32(v[32:])
-	e.Kind, e.Closed, e.Suspect = tripod.BlobKind(v[36]&kindMask), v[36]&closedBit != 0, v[36]&suspectBit != 0
-	return nil
 }

@@ -5,11 +5,11 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 
 	"tripod/internal/cli"
+	"tripod/internal/cli/terminal"
 	"tripod/internal/driver/durable"
 	"tripod/internal/driver/source"
 	"tripod/internal/driver/source/disk"
@@ -36,8 +36,11 @@ func direct(version string) cli.Env {
 			})
 		},
 		Disk: func(path string) (source.Disk, error) { return disk.Open(path) },
-		Stream: func(ctx context.Context, name string, r io.Reader) (source.Stream, error) {
-			return stream.New(ctx, name, r)
+		Stream: func(ctx context.Context, name string, in *os.File, command []string) (source.Stream, error) {
+			if len(command) > 0 {
+				return stream.Command(ctx, name, command...)
+			}
+			return stream.New(ctx, name, terminal.Interruptible(ctx, in))
 		},
 		Docs: writeDocs,
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"tripod/internal/cli/terminal"
 	"tripod/internal/core/seal"
 	"tripod/internal/core/tripod"
+	"tripod/internal/driver/source"
 	"tripod/internal/engine/backup"
 	"tripod/internal/vault"
 )
@@ -29,6 +31,7 @@ type backupFlags struct {
 	disk          string
 	blockSize     string
 	stdinName     string
+	stdinCommand  bool
 }
 
 func newBackup(a *app) *cobra.Command {
@@ -39,6 +42,9 @@ func newBackup(a *app) *cobra.Command {
 		Long: `Backs up files and folders, a disk image or block device (--disk), or what is
 piped in (--stdin-name), as one snapshot. Only what is new or has changed since
 the last backup is read and stored.
+
+With --stdin-command the arguments are a command, and what it prints is backed up.
+When it fails there is no snapshot, which a pipe cannot promise.
 
 A machine that is enrolled needs no passphrase. Another one is enrolled by its
 first backup, which asks for it.
@@ -52,7 +58,8 @@ Files that cannot be read are named; the rest is backed up, and the exit code is
 		Example: `  tripod backup --vault /mnt/disk/vault ~/documents ~/pictures
   tripod backup --vault /mnt/disk/vault --exclude '*.tmp' --exclude node_modules/ /srv
   tripod backup --vault /mnt/disk/vault --disk /dev/vg0/data
-  pg_dumpall | tripod backup --vault /mnt/disk/vault --stdin-name postgres.sql`,
+  pg_dumpall | tripod backup --vault /mnt/disk/vault --stdin-name postgres.sql
+  tripod backup --vault /mnt/disk/vault --stdin-name shop.sql --stdin-command -- mysqldump shop`,
 		Args: func(cmd *cobra.Command, args []string) error { return f.check(cmd, args) },
 		RunE: func(cmd *cobra.Command, args []string) error { return a.backup(cmd.Context(), f, args) },
 	}
@@ -68,8 +75,11 @@ Files that cannot be read are named; the rest is backed up, and the exit code is
 	flags.StringVar(&f.disk, "disk", "", "back up the disk image or block device `FILE`")
 	flags.StringVar(&f.blockSize, "block-size", "", "map a disk in blocks of `SIZE`, 64K to 4M (default 1M)")
 	flags.StringVar(&f.stdinName, "stdin-name", "", "back up standard input under `NAME`")
+	flags.BoolVar(&f.stdinCommand, "stdin-command", false, "run the arguments as a command and back up what it prints, if it succeeds")
 	_ = cmd.MarkFlagFilename("exclude-file") // the flags are there
 	_ = cmd.MarkFlagFilename("disk")
+	_ = cmd.RegisterFlagCompletionFunc("compression", cobra.FixedCompletions([]string{"auto", "fast", "small"}, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("block-size", cobra.FixedCompletions(strings.Fields("64K 128K 256K 512K 1M 2M 4M"), cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
@@ -80,8 +90,12 @@ func (f *backupFlags) check(cmd *cobra.Command, args []string) error {
 	switch {
 	case f.disk != "" && f.stdinName != "":
 		return bad("--disk and --stdin-name exclude each other: back up one at a time")
-	case other && len(args) > 0:
+	case f.stdinCommand && (f.stdinName == "" || len(args) == 0):
+		return bad("--stdin-command needs --stdin-name and a command: --stdin-name NAME --stdin-command -- COMMAND")
+	case other && len(args) > 0 && !f.stdinCommand:
 		return bad("--disk and --stdin-name take no paths: back up %q in a run of its own", args[0])
+	case f.stdinName != "" && f.dryRun:
+		return bad("--dry-run is not for streams, which can be read only once")
 	case !other && len(args) == 0:
 		return bad("nothing to back up: name files or folders, or give --disk or --stdin-name")
 	case other && (len(f.exclude) > 0 || len(f.excludeFiles) > 0 || f.oneFileSystem || f.includeCaches):
@@ -105,6 +119,9 @@ func (f *backupFlags) checkValues() error {
 			return tripod.Errorf(tripod.Invalid, "--tag %q: must be a word without commas", t)
 		}
 	}
+	if err := source.CheckStreamName(f.stdinName); err != nil && f.stdinName != "" {
+		return err
+	}
 	_, err := blockSize(f.blockSize)
 	return err
 }
@@ -125,7 +142,7 @@ func (a *app) backup(ctx context.Context, f *backupFlags, paths []string) (err e
 	if !f.dryRun {
 		a.note = "what was stored is kept, and the next backup goes on from there"
 	}
-	if f.stdinName != "" && terminal.IsTerminal(a.In) {
+	if f.stdinName != "" && !f.stdinCommand && terminal.IsTerminal(a.In) {
 		return tripod.Errorf(tripod.Invalid, "--stdin-name: nothing is piped in").
 			WithHint("for example: pg_dumpall | tripod backup --stdin-name postgres.sql")
 	}
@@ -178,7 +195,7 @@ func (o *opened) backUp(ctx context.Context, f *backupFlags, paths []string, b b
 		return report, errors.Join(err, disk.Close())
 	case f.stdinName != "":
 		b.Paths = []string{f.stdinName}
-		stream, err := a.env.Stream(ctx, f.stdinName, terminal.Interruptible(ctx, a.In))
+		stream, err := a.env.Stream(ctx, f.stdinName, a.In, paths)
 		if err != nil {
 			return nil, err
 		}
@@ -188,8 +205,14 @@ func (o *opened) backUp(ctx context.Context, f *backupFlags, paths []string, b b
 	for _, p := range paths {
 		b.Paths = append(b.Paths, absolute(p))
 	}
+	distinct, roots := source.Roots(b.Paths)
+	for _, p := range b.Paths {
+		if !slices.Contains(roots, p) {
+			a.Tell("%s lies in another path given here and is backed up with it", p)
+		}
+	}
 	tree, err := a.env.Files(FilesOptions{
-		Paths: paths, Exclude: f.exclude, ExcludeFiles: f.excludeFiles, ExcludeCaches: !f.includeCaches, OneFileSystem: f.oneFileSystem,
+		Paths: distinct, Exclude: f.exclude, ExcludeFiles: f.excludeFiles, ExcludeCaches: !f.includeCaches, OneFileSystem: f.oneFileSystem,
 		Skip: []string{absolute(o.location), o.cache}, Watcher: b.Warnings.Watcher(),
 	})
 	if err != nil {
@@ -209,6 +232,7 @@ func hostname() string {
 
 type backupResult struct {
 	Snapshot  string  `json:"snapshot,omitempty"`
+	Hash      string  `json:"record_hash,omitempty"`
 	DryRun    bool    `json:"dry_run,omitempty"`
 	Machine   string  `json:"machine"`
 	Source    string  `json:"source"`
@@ -228,16 +252,13 @@ type backupResult struct {
 func (a *app) printBackup(f *backupFlags, r *backup.Report) error {
 	if a.JSON {
 		return a.Result("backup", backupResult{
-			r.ID, f.dryRun, r.Key.Machine.String(), r.Key.Source.String(), r.Key.Seq, r.Files, r.Dirs, r.New, r.Changed, r.Same,
+			r.ID, r.Hash, f.dryRun, r.Key.Machine.String(), r.Key.Source.String(), r.Key.Seq, r.Files, r.Dirs, r.New, r.Changed, r.Same,
 			r.Bytes, r.Read, r.Stored, a.Warnings(), r.Took.Seconds(),
 		})
 	}
-	what := terminal.Size(r.Bytes)
+	what, details := terminal.Size(r.Bytes), ""
 	if f.disk == "" && f.stdinName == "" {
 		what = tripod.Count(r.Files, "file") + ", " + what
-	}
-	details := ""
-	if f.disk == "" && f.stdinName == "" {
 		details = fmt.Sprintf("files and folders: %s new, %s changed, %s unchanged; ", tripod.Number(r.New), tripod.Number(r.Changed), tripod.Number(r.Same))
 	}
 	if f.dryRun {

@@ -42,8 +42,9 @@ type Env struct {
 	Files func(FilesOptions) (source.Tree, error)
 	// Disk opens a disk image or a block device for backup.
 	Disk func(path string) (source.Disk, error)
-	// Stream makes a stream of what is piped in.
-	Stream func(ctx context.Context, name string, r io.Reader) (source.Stream, error)
+	// Stream makes a stream of what is piped in or, when one is given, of what a
+	// command prints.
+	Stream func(ctx context.Context, name string, in *os.File, command []string) (source.Stream, error)
 
 	// Docs writes the reference and the man pages of all commands into a folder.
 	Docs func(root *cobra.Command, dir string) error

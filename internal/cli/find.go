@@ -39,13 +39,14 @@ lists their versions. * stands for any text without a slash, ? for one character
 
 type jsonFound struct {
 	Path     string        `json:"path"`
+	PathRaw  string        `json:"path_raw,omitempty"`
 	Host     string        `json:"host"`
 	Versions []jsonVersion `json:"versions"`
 }
 
 type jsonVersion struct {
-	Entry     jsonEntry `json:"entry"`
-	Snapshots []string  `json:"snapshots"`
+	Entry     terminal.Entry `json:"entry"`
+	Snapshots []string       `json:"snapshots"`
 }
 
 func (a *app) find(ctx context.Context, q browse.Query) (err error) {
@@ -64,10 +65,10 @@ func (a *app) find(ctx context.Context, q browse.Query) (err error) {
 	if a.JSON {
 		list := []jsonFound{}
 		for i := range found {
-			j := jsonFound{Path: "/" + found[i].Path, Host: found[i].Host}
+			j := jsonFound{Path: "/" + found[i].Path, PathRaw: terminal.Raw("/" + found[i].Path), Host: found[i].Host}
 			for k := range found[i].Versions {
 				v := &found[i].Versions[k]
-				j.Versions = append(j.Versions, jsonVersion{describeEntry(&v.Entry), v.Snapshots})
+				j.Versions = append(j.Versions, jsonVersion{terminal.Describe(&v.Entry), v.Snapshots})
 			}
 			list = append(list, j)
 		}
@@ -91,7 +92,7 @@ func (a *app) printFound(f *browse.Found) {
 		if n := len(v.Snapshots); n > 3 {
 			in = fmt.Sprintf("in %s, %s to %s", tripod.Count(n, "snapshot"), v.Snapshots[0], v.Snapshots[n-1])
 		}
-		a.Printf("  %s  %12s  %s\n", terminal.When(modified(&v.Entry)), sizeText(&v.Entry), in)
+		a.Printf("  %s  %12s  %s\n", terminal.When(terminal.Modified(&v.Entry)), terminal.EntrySize(&v.Entry), in)
 	}
 }
 
@@ -114,10 +115,11 @@ func newDiff(a *app) *cobra.Command {
 }
 
 type jsonChange struct {
-	Change string     `json:"change"`
-	Path   string     `json:"path"`
-	Old    *jsonEntry `json:"old,omitempty"`
-	New    *jsonEntry `json:"new,omitempty"`
+	Change  string          `json:"change"`
+	Path    string          `json:"path"`
+	PathRaw string          `json:"path_raw,omitempty"`
+	Old     *terminal.Entry `json:"old,omitempty"`
+	New     *terminal.Entry `json:"new,omitempty"`
 }
 
 func (a *app) diff(ctx context.Context, args []string) (err error) {
@@ -192,13 +194,13 @@ func sign(k browse.ChangeKind) string {
 }
 
 func describeChange(c *browse.Change) jsonChange {
-	j := jsonChange{Change: string(c.Kind), Path: "/" + c.Path}
+	j := jsonChange{Change: string(c.Kind), Path: "/" + c.Path, PathRaw: terminal.Raw("/" + c.Path)}
 	if c.Old != nil {
-		e := describeEntry(c.Old)
+		e := terminal.Describe(c.Old)
 		j.Old = &e
 	}
 	if c.New != nil {
-		e := describeEntry(c.New)
+		e := terminal.Describe(c.New)
 		j.New = &e
 	}
 	return j

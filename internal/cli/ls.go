@@ -3,10 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
-	"fmt"
-	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -44,35 +41,6 @@ or relative to the one protected path. Folders end in a slash.`,
 	return cmd
 }
 
-type jsonEntry struct {
-	Path  string   `json:"path"`
-	Name  string   `json:"name"`
-	Type  string   `json:"type"`
-	Mode  string   `json:"mode"`
-	User  string   `json:"user,omitempty"`
-	Group string   `json:"group,omitempty"`
-	UID   uint32   `json:"uid"`
-	GID   uint32   `json:"gid"`
-	Size  int64    `json:"size"`
-	MTime string   `json:"mtime"`
-	Link  string   `json:"link,omitempty"`
-	Torn  bool     `json:"torn,omitempty"`
-	Xattr []string `json:"xattrs,omitempty"`
-}
-
-func describeEntry(e *tree.Entry) jsonEntry {
-	j := jsonEntry{
-		Path: "/" + e.Path(), Name: e.Name, Type: typeName(e.Type), Mode: fmt.Sprintf("%04o", e.Mode), User: e.Owner.User, Group: e.Owner.Group,
-		UID: e.Owner.UID, GID: e.Owner.GID, Size: e.Size, MTime: modified(e).UTC().Format(time.RFC3339Nano), Link: e.Link, Torn: e.Torn,
-	}
-	for _, x := range e.Xattrs {
-		j.Xattr = append(j.Xattr, x.Name)
-	}
-	return j
-}
-
-func modified(e *tree.Entry) time.Time { return time.Unix(e.Sec, int64(e.Nsec)) }
-
 func (a *app) ls(ctx context.Context, f *lsFlags, what string) (err error) {
 	u, s, path, err := a.readOne(ctx, what, f.filter())
 	if err != nil {
@@ -86,7 +54,7 @@ func (a *app) ls(ctx context.Context, f *lsFlags, what string) (err error) {
 	}
 	prefix := top.Path()
 	if a.JSON {
-		a.Printf(`{"type":"ls","v":1,"snapshot":%q,"path":%q,"entries":[`, s.ID, "/"+prefix)
+		a.BeginList("ls", "entries", terminal.Place{Snapshot: s.ID, Path: "/" + prefix, PathRaw: terminal.Raw("/" + prefix)})
 	}
 	n := 0
 	print := func(e *tree.Entry) error {
@@ -95,7 +63,7 @@ func (a *app) ls(ctx context.Context, f *lsFlags, what string) (err error) {
 			if n > 1 {
 				a.Printf(",")
 			}
-			a.PrintJSON(a.Out, describeEntry(e))
+			a.PrintJSON(a.Out, terminal.Describe(e))
 			return a.Failed()
 		}
 		a.printEntry(f, e, prefix)
@@ -113,7 +81,7 @@ func (a *app) ls(ctx context.Context, f *lsFlags, what string) (err error) {
 		}
 	}
 	if err == nil && a.JSON {
-		a.Printf("]}\n")
+		a.EndList()
 	}
 	return err
 }
@@ -144,48 +112,7 @@ func (a *app) printEntry(f *lsFlags, e *tree.Entry, prefix string) {
 		a.Printf("%s\n", name)
 		return
 	}
-	if e.Type == tree.Symlink {
-		name += " -> " + e.Link
-	}
-	a.Printf("%s %-8s %-8s %12s %s %s\n", modeText(e), owner(e.Owner.User, e.Owner.UID), owner(e.Owner.Group, e.Owner.GID), sizeText(e), terminal.When(modified(e)), name)
-}
-
-func sizeText(e *tree.Entry) string {
-	switch e.Type {
-	case tree.CharDevice, tree.BlockDevice:
-		return fmt.Sprintf("%d, %d", e.Major, e.Minor)
-	case tree.Regular:
-		return tripod.Number(e.Size)
-	}
-	return "-"
-}
-
-func owner(name string, id uint32) string {
-	if name != "" {
-		return name
-	}
-	return strconv.FormatUint(uint64(id), 10)
-}
-
-// modeText is the mode as ls shows it.
-func modeText(e *tree.Entry) string {
-	letter, ok := map[tree.FileType]byte{
-		tree.Regular: '-', tree.Dir: 'd', tree.Symlink: 'l', tree.Fifo: 'p', tree.Socket: 's', tree.CharDevice: 'c', tree.BlockDevice: 'b',
-	}[e.Type]
-	if !ok {
-		letter = '?'
-	}
-	return terminal.Mode(letter, e.Mode)
-}
-
-func typeName(t tree.FileType) string {
-	if n, ok := map[tree.FileType]string{
-		tree.Regular: "file", tree.Dir: "folder", tree.Symlink: "symlink", tree.Fifo: "fifo", tree.Socket: "socket",
-		tree.CharDevice: "character device", tree.BlockDevice: "block device",
-	}[t]; ok {
-		return n
-	}
-	return "unknown"
+	a.Printf("%s\n", terminal.Long(e, name))
 }
 
 func newCat(a *app) *cobra.Command {

@@ -53,6 +53,19 @@ func (c *Console) Result(kind string, v any) error {
 	return nil
 }
 
+// BeginList begins a result that holds a list, which is printed entry by entry.
+// head is an object with the fields in front of it.
+func (c *Console) BeginList(kind, list string, head any) {
+	body, err := marshal(head)
+	if err != nil {
+		body = []byte("{}") // head is made of what JSON knows
+	}
+	c.wrote(fmt.Fprintf(c.Out, `{"type":%q,"v":1,%s,%q:[`, kind, body[1:len(body)-1], list))
+}
+
+// EndList ends what BeginList began.
+func (c *Console) EndList() { c.Printf("]}\n") }
+
 func (c *Console) PrintJSON(w io.Writer, v any) {
 	if body, err := marshal(v); err == nil {
 		_, _ = w.Write(append(body, '\n')) // there is nowhere to tell of a failure

@@ -65,6 +65,7 @@ type jsonWarning struct {
 	Type    string `json:"type"`
 	V       int    `json:"v"`
 	Item    string `json:"item,omitempty"`
+	PathRaw string `json:"path_raw,omitempty"` // of Item, see Raw
 	Kind    string `json:"kind"`
 	Message string `json:"message"`
 	Hint    string `json:"hint,omitempty"`
@@ -77,7 +78,7 @@ func (c *Console) Warn(item string, err error) {
 	defer c.mu.Unlock()
 	c.warnings++
 	if c.JSON {
-		c.PrintJSON(c.Err, jsonWarning{"warning", 1, item, tripod.KindOf(err).Error(), OneLine(err), tripod.HintOf(err)})
+		c.PrintJSON(c.Err, jsonWarning{"warning", 1, item, Raw(item), tripod.KindOf(err).Error(), OneLine(err), tripod.HintOf(err)})
 		return
 	}
 	text := OneLine(err)
@@ -192,6 +193,7 @@ type jsonProgress struct {
 	BytesPerSec float64 `json:"bytes_per_second,omitempty"`
 	SecondsLeft float64 `json:"seconds_left,omitempty"`
 	Item        string  `json:"item,omitempty"`
+	PathRaw     string  `json:"path_raw,omitempty"`
 }
 
 func (j *jsonLines) draw(e run.Event) {
@@ -203,7 +205,7 @@ func (j *jsonLines) draw(e run.Event) {
 	perSecond, left := j.rate.of(e)
 	j.console.PrintJSON(j.console.Err, jsonProgress{
 		"progress", 1, string(e.Phase), e.Files, e.FilesTotal, e.Bytes, e.BytesTotal, e.Stored,
-		float64(int64(perSecond)), left.Seconds(), e.Item,
+		float64(int64(perSecond)), left.Seconds(), e.Item, Raw(e.Item),
 	})
 }
 

@@ -2,6 +2,8 @@ package terminal
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +16,7 @@ import (
 	"time"
 
 	"tripod/internal/core/run"
+	"tripod/internal/core/tree"
 	"tripod/internal/core/tripod"
 )
 
@@ -22,6 +25,62 @@ func TestSize(t *testing.T) {
 		if got := Size(n); got != want {
 			t.Errorf("Size(%d) = %q, want %q", n, got, want)
 		}
+	}
+}
+
+// Names are raw bytes, of which JSON knows some only.
+func TestNamesThatJSONCannotTell(t *testing.T) {
+	const name = "bad\xffname"
+	e := Describe(&tree.Entry{Parent: "a", Name: name, Link: name})
+	for _, raw := range []string{e.PathRaw, "L2Ev" + e.LinkRaw} {
+		if b, err := base64.StdEncoding.DecodeString(raw); err != nil || string(b) != "/a/"+name {
+			t.Errorf("%q, %v", b, err)
+		}
+	}
+	if e := Describe(&tree.Entry{Name: "gut\u00e9"}); e.PathRaw != "" || e.LinkRaw != "" || RawAll([]string{"a", "b"}) != nil {
+		t.Errorf("%+v", e)
+	}
+	if raw := RawAll([]string{"a", name}); len(raw) != 2 || raw[0] != "" || raw[1] != e.LinkRaw {
+		t.Errorf("%q", raw)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	c := &Console{Err: w, JSON: true}
+	c.Warn(name, errors.New("unreadable"))
+	c.Warn("good", errors.New("unreadable"))
+	w.Close()
+	var told [2]map[string]any
+	d := json.NewDecoder(r)
+	if err := errors.Join(d.Decode(&told[0]), d.Decode(&told[1])); err != nil {
+		t.Fatal(err)
+	}
+	if told[0]["path_raw"] != e.LinkRaw || told[1]["path_raw"] != nil {
+		t.Errorf("%v", told)
+	}
+}
+
+// A list that is printed entry by entry is one JSON object, whatever its head holds.
+func TestALongListIsJSON(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	c := &Console{Out: w}
+	c.BeginList("ls", "entries", Place{Snapshot: "1", Path: "/a\a{\xff}", PathRaw: "x"})
+	c.EndList()
+	w.Close()
+	var told struct {
+		Type    string
+		V       int
+		Path    string
+		Entries []any
+	}
+	if err := json.NewDecoder(r).Decode(&told); err != nil || told.Type != "ls" || told.V != 1 || told.Path != "/a\a{\ufffd}" || told.Entries == nil {
+		t.Errorf("%+v, %v", told, err)
 	}
 }
 

@@ -33,6 +33,7 @@ type result struct {
 
 type lostFile struct {
 	Path      string   `json:"path"`
+	PathRaw   string   `json:"path_raw,omitempty"`
 	Snapshots []string `json:"snapshots"`
 	Blob      string   `json:"blob"` // that it lacks first
 	Error     string   `json:"error"`
@@ -71,7 +72,7 @@ func Print(c *terminal.Console, r *verify.Report, how Run) error {
 			how.Took.Seconds(),
 		}
 		for _, file := range r.Files {
-			j.Files = append(j.Files, lostFile{file.Path, file.Snapshots, file.Blob.String(), terminal.OneLine(file.Err)})
+			j.Files = append(j.Files, lostFile{file.Path, terminal.Raw(file.Path), file.Snapshots, file.Blob.String(), terminal.OneLine(file.Err)})
 		}
 		for _, p := range r.Packs {
 			j.Packs = append(j.Packs, p.Document+": "+terminal.OneLine(p.Err))

@@ -99,7 +99,8 @@ func TestAForgottenSnapshotStaysSo(t *testing.T) {
 	w := newWorld(t)
 	w.write("file", []byte("x"))
 	first := w.backup()
-	name, order := catalog.Order(w.Keys, catalog.Snapshot{Key: first.Key, Hash: first.Hash}, time.Unix(1, 0))
+	record := w.Vault.Docs[vault.RecordName(first.Key)]
+	name, order := catalog.Order(w.Keys, catalog.Snapshot{Key: first.Key, Hash: snapshot.HashOf(record)}, time.Unix(1, 0))
 	w.Vault.Docs[name] = order
 	grant := vault.GrantName(first.Key, snapshot.HashOf(w.Public.Box))
 	delete(w.Vault.Docs, grant)

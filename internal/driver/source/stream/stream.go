@@ -91,7 +91,8 @@ func command(ctx context.Context, patience time.Duration, name string, argv ...s
 		err := cmd.Wait()
 		cancel()
 		if err != nil && !errors.Is(err, exec.ErrWaitDelay) { // which says that the command itself ended well
-			return tripod.Errorf(tripod.Unavailable, "command %s: %w%s", argv[0], err, complaint)
+			return tripod.Errorf(tripod.Unavailable, "command %s: %w%s", argv[0], err, complaint).
+				WithHint("what it printed is not whole and makes no snapshot: mend the command and back up again")
 		}
 		return nil
 	}

@@ -59,6 +59,7 @@ what differs; it also continues an interrupted restore. "always" replaces all.`,
 	flags.BoolVar(&f.numericOwner, "numeric-owner", false, "restore owners by number, not by name")
 	f.add(cmd)
 	_ = cmd.MarkFlagDirname("to") // the flag is there
+	_ = cmd.RegisterFlagCompletionFunc("overwrite", cobra.FixedCompletions([]string{"never", "changed", "always"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
@@ -145,6 +146,7 @@ type restoreResult struct {
 	Conflicts int64    `json:"conflicts"`
 	Failed    int64    `json:"failed"`
 	Damaged   []string `json:"damaged"`
+	Raw []string `json:"damaged_raw,omitempty"`
 	Warnings  int64    `json:"warnings"`
 	Seconds   float64  `json:"seconds"`
 }
@@ -156,7 +158,7 @@ func (a *app) printRestore(f *restoreFlags, s *catalog.Snapshot, r *restore.Repo
 	if a.JSON {
 		return a.Result("restore", restoreResult{
 			s.ID, absolute(f.to), f.dryRun, r.Files, r.Folders, r.Others, r.Bytes, r.Reused, r.Unchanged, r.Conflicts, r.Failed,
-			append([]string{}, r.Damaged...), r.Warnings, took.Seconds(),
+			append([]string{}, r.Damaged...), terminal.RawAll(r.Damaged), r.Warnings, took.Seconds(),
 		})
 	}
 	what := terminal.Size(r.Bytes)

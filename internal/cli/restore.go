@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -28,7 +29,8 @@ func newRestore(a *app) *cobra.Command {
 		Short: "Get files, a disk or a stream back",
 		Long: `Restores a snapshot, or one file or folder of it, into a folder. SNAPSHOT is an id
 of tripod snapshots, its first digits, or "latest". PATH is absolute, or relative
-to the one protected path.
+to the one protected path. "latest" is refused where it could mean snapshots of
+different hosts or paths: --host and --path say which.
 
 A whole snapshot of one folder puts the folder's content into DIR; one of several
 paths keeps their structure below DIR. A PATH is put into DIR under its own name.
@@ -37,7 +39,10 @@ the file or device of that name; "--to -" sends a stream to standard output.
 
 Nothing that is in the way is touched unless --overwrite says so: "changed" leaves
 files alone that have the right size and time, and of large files rewrites only
-what differs; it also continues an interrupted restore. "always" replaces all.`,
+what differs; it also continues an interrupted restore. "always" replaces all.
+
+Of a long file, a disk or a stream that is damaged in the vault, what can be read
+goes to a file whose name ends in .partial; what is missing is named.`,
 		Example: `  tripod restore --vault /mnt/disk/vault latest --to /tmp/restored
   tripod restore latest:/home/me/letter.odt --to .
   tripod restore 1a2b3c4d --to /srv --overwrite changed
@@ -95,7 +100,7 @@ func (a *app) restore(ctx context.Context, f *restoreFlags, what string) (err er
 	}
 	defer func() { err = errors.Join(err, u.Close()) }()
 	spec, path := catalog.ParseSpec(what)
-	s, err := u.catalog.FindIn(spec, f.filter())
+	s, err := u.catalog.FindFor(spec, path, f.filter())
 	if err != nil {
 		return err
 	}
@@ -106,7 +111,8 @@ func (a *app) restore(ctx context.Context, f *restoreFlags, what string) (err er
 	if err := f.checkTarget(&s, a); err != nil {
 		return err
 	}
-	o := restore.Options{Path: path, To: f.to, DryRun: f.dryRun, NumericOwner: f.numericOwner, Progress: a.Progress()}
+	a.tellSnapshot(&s)
+	o := restore.Options{Path: path, To: f.target(), DryRun: f.dryRun, NumericOwner: f.numericOwner, Progress: a.Progress()}
 	o.Overwrite, _ = overwriteRule(f.overwrite) // checked with the flags
 	if f.dryRun && !a.JSON && !a.Quiet {
 		o.Each = func(path string, what restore.Action) { a.eachRestored(path, what) }
@@ -122,10 +128,20 @@ func (a *app) restore(ctx context.Context, f *restoreFlags, what string) (err er
 		report, err = restore.Files(ctx, u, s, o)
 	}
 	a.StopProgress()
-	if report == nil || errors.Is(err, context.Canceled) {
+	if errors.Is(err, context.Canceled) {
 		return err
 	}
 	return errors.Join(a.printRestore(f, &s, report, time.Since(began)), err)
+}
+
+// tellSnapshot says which snapshot was found, before anything is written.
+func (a *app) tellSnapshot(s *catalog.Snapshot) {
+	if a.JSON {
+		a.PrintJSON(a.Err, map[string]any{"type": "restoring", "v": 1, "snapshot": describeSnapshot(s)})
+		return
+	}
+	a.Tell("Snapshot %s of %s: %s %s, %s", s.ID, terminal.Printable(s.Label.Host), s.Record.Type, terminal.Printable(strings.Join(s.Label.Paths, " ")),
+		terminal.When(s.Record.Time))
 }
 
 // eachRestored lists what a dry run would do.
@@ -134,21 +150,48 @@ func (a *app) eachRestored(path string, what restore.Action) {
 }
 
 type restoreResult struct {
-	Snapshot  string   `json:"snapshot"`
-	To        string   `json:"to"`
-	DryRun    bool     `json:"dry_run,omitempty"`
-	Files     int64    `json:"files"`
-	Folders   int64    `json:"folders"`
-	Others    int64    `json:"others"`
-	Bytes     int64    `json:"bytes"`
-	Reused    int64    `json:"reused_bytes"`
-	Unchanged int64    `json:"unchanged"`
-	Conflicts int64    `json:"conflicts"`
-	Failed    int64    `json:"failed"`
-	Damaged   []string `json:"damaged"`
-	Raw []string `json:"damaged_raw,omitempty"`
-	Warnings  int64    `json:"warnings"`
-	Seconds   float64  `json:"seconds"`
+	Snapshot  string        `json:"snapshot"`
+	Host      string        `json:"host"`
+	Paths     []string      `json:"paths"`
+	Time      string        `json:"time"`
+	To        string        `json:"to"`
+	DryRun    bool          `json:"dry_run,omitempty"`
+	Files     int64         `json:"files"`
+	Folders   int64         `json:"folders"`
+	Bytes     int64         `json:"bytes"`
+	Reused    int64         `json:"reused_bytes"`
+	Unchanged int64         `json:"unchanged"`
+	Conflicts int64         `json:"conflicts"`
+	Failed    int64         `json:"failed"`
+	Damaged   []string      `json:"damaged"`
+	Partial   []jsonPartial `json:"partial"`
+	Warnings  int64         `json:"warnings"`
+	Seconds   float64       `json:"seconds"`
+}
+
+type jsonPartial struct {
+	Path    string      `json:"path"`
+	KeptAs  string      `json:"kept_as,omitempty"`
+	Size    int64       `json:"size"`
+	Lost    int64       `json:"missing_bytes"`
+	Missing []jsonRange `json:"missing"`
+}
+
+type jsonRange struct {
+	Offset int64 `json:"offset"`
+	Length int64 `json:"length"`
+}
+
+func describePartial(list []restore.Partial) []jsonPartial {
+	out := []jsonPartial{}
+	for _, p := range list {
+		j := jsonPartial{p.Path, p.At, p.Size, p.Lost, nil}
+		for _, m := range p.Missing {
+			j.Missing = append(j.Missing, jsonRange(m))
+		}
+		out = append(out, j)
+	}
+	return out
 }
 
 func (a *app) printRestore(f *restoreFlags, s *catalog.Snapshot, r *restore.Report, took time.Duration) error {
@@ -156,9 +199,10 @@ func (a *app) printRestore(f *restoreFlags, s *catalog.Snapshot, r *restore.Repo
 		return nil // the stream is all that belongs there
 	}
 	if a.JSON {
+		d := describeSnapshot(s)
 		return a.Result("restore", restoreResult{
-			s.ID, absolute(f.to), f.dryRun, r.Files, r.Folders, r.Others, r.Bytes, r.Reused, r.Unchanged, r.Conflicts, r.Failed,
-			append([]string{}, r.Damaged...), terminal.RawAll(r.Damaged), r.Warnings, took.Seconds(),
+			s.ID, d.Host, d.Paths, d.Time, absolute(f.to), f.dryRun, r.Files, r.Folders, r.Bytes, r.Reused, r.Unchanged, r.Conflicts, r.Failed,
+			append([]string{}, r.Damaged...), describePartial(r.Partial), r.Warnings, took.Seconds(),
 		})
 	}
 	what := terminal.Size(r.Bytes)
@@ -171,14 +215,26 @@ func (a *app) printRestore(f *restoreFlags, s *catalog.Snapshot, r *restore.Repo
 		a.Printf("Restored %s of snapshot %s to %s in %s\n", what, s.ID, terminal.Printable(absolute(f.to)), terminal.Duration(took))
 	}
 	if r.Unchanged > 0 {
-		a.Printf("  %s right already\n", tripod.Count(r.Unchanged, "file")+terminal.Plural(int(r.Unchanged), " was", " were"))
+		a.Printf("  %s right already\n", were(r.Unchanged, "file"))
 	}
-	if r.Conflicts > 0 {
-		a.Printf("  %s in the way and kept as %s; --overwrite changed or always replaces files\n", tripod.Count(r.Conflicts, "file")+terminal.Plural(int(r.Conflicts), " was", " were"),
-			terminal.Plural(int(r.Conflicts), "it is", "they are"))
+	if n := r.Conflicts - r.Blocked; n > 0 {
+		a.Printf("  %s in the way and kept; --overwrite changed replaces what differs\n", were(n, "file"))
+	}
+	if r.Blocked > 0 {
+		a.Printf("  %s left out: something of another type is in the way, see above\n", were(r.Blocked, "entry"))
 	}
 	if r.Failed > 0 {
-		a.Printf("  %s could not be restored, see above\n", tripod.Count(r.Failed, "file"))
+		a.Printf("  %s could not be restored, see above\n", tripod.Count(r.Failed, "entry"))
+	}
+	for _, p := range r.Partial {
+		if p.At != "" {
+			a.Printf("  %s lacks %s of %d\n", terminal.Printable(p.At), restore.RangesText(p.Missing), p.Size)
+		}
 	}
 	return nil
+}
+
+// were is a number of things that something happened to.
+func were(n int64, noun string) string {
+	return tripod.Count(n, noun) + terminal.Plural(int(n), " was", " were")
 }

@@ -3,10 +3,6 @@ package cli
 import (
 	"context"
 	"io"
-	"os"
-	"path"
-	"path/filepath"
-	"strings"
 
 	"tripod/internal/cli/terminal"
 	"tripod/internal/core/tripod"
@@ -17,56 +13,23 @@ import (
 // stdout is the target that stands for standard output.
 const stdout = "-"
 
-// restoreStream writes a stream to standard output or to a file. A file has a
-// name that ends in .partial until it is whole.
-func (u *unlocked) restoreStream(ctx context.Context, s catalog.Snapshot, o restore.Options) (*restore.Report, error) {
-	if o.To == stdout {
-		if o.DryRun {
-			return restore.Stream(ctx, u, s, o, io.Discard)
-		}
-		return restore.Stream(ctx, u, s, o, u.app.Out)
+// target is where to restore to, for the engine.
+func (f *restoreFlags) target() string {
+	if f.to == stdout {
+		return f.to
 	}
-	target := o.To
-	if info, err := os.Stat(target); err == nil && info.IsDir() {
-		target = filepath.Join(target, streamName(&s))
-	}
-	if _, err := os.Lstat(target); err == nil && o.Overwrite == restore.Never {
-		return nil, tripod.Errorf(tripod.Exists, "%s is in the way", target).WithHint("--overwrite always replaces it")
-	}
-	if o.DryRun {
-		return &restore.Report{Files: 1, Bytes: s.Label.Bytes}, nil
-	}
-	partial := target + ".partial"
-	file, err := os.OpenFile(partial, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return nil, terminal.System(err, "make file")
-	}
-	report, err := restore.Stream(ctx, u, s, o, file)
-	if err == nil {
-		err = terminal.System(file.Sync(), "write "+partial)
-	}
-	if closeErr := file.Close(); err == nil {
-		err = terminal.System(closeErr, "write "+partial)
-	}
-	if err == nil {
-		err = terminal.System(os.Rename(partial, target), "rename "+partial)
-	}
-	if err == nil && report != nil {
-		report.Files = 1
-	}
-	return report, err
+	return absolute(f.to)
 }
 
-// streamName is the file name for a stream: what it was called, without folders.
-func streamName(s *catalog.Snapshot) string {
-	name := ""
-	if s.Label != nil && len(s.Label.Paths) == 1 {
-		name = path.Base(strings.ReplaceAll(s.Label.Paths[0], `\`, "/"))
+// restoreStream writes a stream to standard output or to a file.
+func (u *unlocked) restoreStream(ctx context.Context, s catalog.Snapshot, o restore.Options) (*restore.Report, error) {
+	switch {
+	case o.To != stdout:
+		return restore.StreamTo(ctx, u, s, o)
+	case o.DryRun:
+		return restore.Stream(ctx, u, s, o, io.Discard)
 	}
-	if name == "" || name == "." || name == "/" || name == ".." {
-		return "stream"
-	}
-	return name
+	return restore.Stream(ctx, u, s, o, u.app.Out)
 }
 
 // checkTarget refuses standard output for what is no stream.

@@ -93,8 +93,11 @@ func (r *Reader) Fetch(ctx context.Context, wants []Want, use Use, onError func(
 	done := make([]bool, len(wants)) // each element is written by one goroutine at a time
 	survive := func(i int, err error) error {
 		done[i] = true
-		if onError == nil || !Damage(err) || ctx.Err() != nil {
+		if onError == nil || !Damage(err) {
 			return err
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
 		return onError(i, err)
 	}

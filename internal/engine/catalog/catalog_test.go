@@ -187,8 +187,18 @@ func TestFind(t *testing.T) {
 	w, rs := world(t)
 	c := open(t, w)
 	s, err := c.Find(catalog.Latest)
-	if err != nil || s.Key != rs[4].Key {
-		t.Errorf("latest: %+v, %v", s, err)
+	if !errors.Is(err, tripod.Invalid) || !strings.Contains(tripod.HintOf(err), "files of host: /home") || !strings.Contains(tripod.HintOf(err), "files of host: /etc") {
+		t.Errorf("latest of two sources: %+v, %v", s, err)
+	}
+	for path, want := range map[string]*snapshot.Record{"/etc": rs[4], "/home/x/y": rs[3]} {
+		if s, err = c.FindFor(catalog.Latest, path, catalog.Filter{}); err != nil || s.Key != want.Key {
+			t.Errorf("latest for %s: %+v, %v", path, s, err)
+		}
+	}
+	for _, path := range []string{"/", "x", ""} {
+		if _, err = c.FindFor(catalog.Latest, path, catalog.Filter{}); !errors.Is(err, tripod.Invalid) {
+			t.Errorf("latest for %q: %v", path, err)
+		}
 	}
 	if s, err = c.FindIn(catalog.Latest, catalog.Filter{Path: "/home/x"}); err != nil || s.Key != rs[3].Key {
 		t.Errorf("latest of a path below: %+v, %v", s, err)
@@ -208,6 +218,46 @@ func TestFind(t *testing.T) {
 	}
 }
 
+// The newest snapshot is meant where all that fit are of one source, or hold
+// the path that is asked for.
+func TestLatestNeverChoosesBetweenSources(t *testing.T) {
+	label := func(host string, paths ...string) snapshot.Label { return snapshot.Label{Host: host, Paths: paths} }
+	w := New(t)
+	root := w.Tree(files(), TinySizes())
+	stream := w.List([]byte("x"), 1)
+	w.Commit("a", tripod.Files, root, label("h", "/home", "/etc"))
+	if _, err := open(t, w).Find(catalog.Latest); err != nil {
+		t.Fatal(err)
+	}
+	w.Enrol() // the same host, set up again
+	last := w.Commit("b", tripod.Files, root, label("h", "/etc", "/home"))
+	if s, err := open(t, w).Find(catalog.Latest); err != nil || s.Key != last.Key {
+		t.Fatalf("one source by two machine keys: %+v, %v", s, err)
+	}
+	for name, x := range map[string]struct {
+		kind  tripod.SourceType
+		root  seal.Ref
+		label snapshot.Label
+		fits  catalog.Filter // what tells the first from it
+	}{
+		"a stream":    {tripod.Stream, stream, label("h", "db.sql"), catalog.Filter{Path: "/home"}},
+		"other paths": {tripod.Files, root, label("h", "/srv"), catalog.Filter{Path: "/home"}},
+		"a host":      {tripod.Files, root, label("g", "/etc", "/home"), catalog.Filter{Host: "h"}},
+	} {
+		w := New(t)
+		first := w.Commit("a", tripod.Files, w.Tree(files(), TinySizes()), label("h", "/home", "/etc"))
+		w.List([]byte("x"), 1)
+		w.Commit("b", x.kind, x.root, x.label)
+		c := open(t, w)
+		if s, err := c.FindIn(catalog.Latest, catalog.Filter{}); !errors.Is(err, tripod.Invalid) || tripod.HintOf(err) == "" {
+			t.Errorf("%s: chose %+v, %v", name, s, err)
+		}
+		if s, err := c.FindIn(catalog.Latest, x.fits); err != nil || s.Key != first.Key {
+			t.Errorf("%s: %+v, %v", name, s, err)
+		}
+	}
+}
+
 func TestAnAmbiguousIDListsTheCandidates(t *testing.T) {
 	w := New(t)
 	for range 17 { // 16 first digits
@@ -223,7 +273,7 @@ func TestAnAmbiguousIDListsTheCandidates(t *testing.T) {
 			continue
 		}
 		_, err := c.Find(string(digit))
-		if !errors.Is(err, tripod.Invalid) || strings.Count(tripod.HintOf(err), "(h, ") < 2 {
+		if !errors.Is(err, tripod.Invalid) || strings.Count(tripod.HintOf(err), "(stream of h: ") < 2 {
 			t.Errorf("%v, hint %q", err, tripod.HintOf(err))
 		}
 		return

@@ -10,7 +10,7 @@ import (
 	"tripod/internal/core/tripod"
 )
 
-// Latest is the spec of the newest snapshot.
+// Latest is the spec of a source's newest snapshot.
 const Latest = "latest"
 
 // Filter selects snapshots. Empty fields select all.
@@ -66,13 +66,59 @@ func ParseSpec(text string) (spec, path string) {
 }
 
 // Find gives the live snapshot that spec names: "latest", or the first digits
-// of its id.
-func (c *Catalog) Find(spec string) (Snapshot, error) { return c.FindIn(spec, Filter{}) }
+// of its id. Where snapshots are of different sources, "latest" is Invalid.
+func (c *Catalog) Find(spec string) (Snapshot, error) { return c.find(spec, Filter{}, "") }
 
-// FindIn is Find among the snapshots that fit.
+// FindIn is Find among the snapshots that fit, for commands whose user can
+// give a filter.
 func (c *Catalog) FindIn(spec string, f Filter) (Snapshot, error) {
+	return c.find(spec, f, "; or give --host or --path")
+}
+
+// FindFor is FindIn for who wants one path of a snapshot: "latest" then is the
+// newest one that protects it, if one does.
+func (c *Catalog) FindFor(spec, path string, f Filter) (Snapshot, error) {
+	if spec == Latest && f.Path == "" && absolute(path) {
+		narrow := f
+		if narrow.Path = path; len(c.Select(narrow)) > 0 {
+			f = narrow
+		}
+	}
+	return c.FindIn(spec, f)
+}
+
+// latest gives the newest snapshot that fits, and refuses to choose between
+// sources: between hosts, kinds of source and, unless the filter says which
+// path is meant, what was protected.
+func (c *Catalog) latest(f Filter, advice string) (Snapshot, error) {
+	newest, err := c.Newest(f)
+	if err != nil {
+		return newest, err
+	}
+	var hits []Snapshot // the newest of each source
+	seen := map[string]bool{}
+	fit := c.Select(f)
+	slices.Reverse(fit)
+	for _, s := range fit {
+		source := s.Label.Host + "\x00" + s.Record.Type.String()
+		if f.Path == "" {
+			source += "\x00" + strings.Join(slices.Sorted(slices.Values(s.Label.Paths)), "\x00")
+		}
+		if !seen[source] {
+			seen[source] = true
+			hits = append(hits, s)
+		}
+	}
+	if len(hits) > 1 {
+		return Snapshot{}, tripod.Errorf(tripod.Invalid, "snapshot %s: could be of %d different sources", Latest, len(hits)).
+			WithHint("name one by its id: %s%s", candidates(hits), advice)
+	}
+	return newest, nil
+}
+
+func (c *Catalog) find(spec string, f Filter, advice string) (Snapshot, error) {
 	if spec == Latest {
-		return c.Newest(f)
+		return c.latest(f, advice)
 	}
 	digits := strings.ToLower(spec)
 	if digits == "" || len(digits) > 64 || strings.Trim(digits, "0123456789abcdef") != "" {
@@ -110,7 +156,8 @@ func candidates(hits []Snapshot) string {
 			parts = append(parts, "...")
 			break
 		}
-		parts = append(parts, fmt.Sprintf("%s (%s, %s)", s.ID, s.Label.Host, s.Record.Time.UTC().Format("2006-01-02 15:04 UTC")))
+		parts = append(parts, fmt.Sprintf("%s (%s of %s: %s, %s)", s.ID, s.Record.Type, s.Label.Host, strings.Join(s.Label.Paths, " "),
+			s.Record.Time.UTC().Format("2006-01-02 15:04 UTC")))
 	}
 	return strings.Join(parts, ", ")
 }

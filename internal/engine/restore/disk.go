@@ -26,8 +26,8 @@ import (
 // A file is made under a name that ends in .partial and renamed at the end; with
 // Changed, an earlier partial or complete one is continued, and only blocks
 // that differ are written. A device is only written with Changed or Always.
-// Damaged blocks stay as they are, are told as warnings, and give Corrupt; the
-// file then keeps its partial name.
+// Damaged blocks stay as they are, zeros in a new file, and give Corrupt; the
+// report's Partial names them, and the file then has its partial name.
 func Disk(ctx context.Context, r vault.Reader, snap catalog.Snapshot, o Options) (*Report, error) {
 	j := newJob(r, snap, o)
 	if snap.Record.Type != tripod.DiskImage {
@@ -46,7 +46,15 @@ type image struct {
 	reuse   bool // there may be blocks that are right already
 	zeros   bool // holes must be made
 	written atomic.Int64
+	gaps    gaps
 }
+
+// partial is the name of what is not whole.
+func (t *image) partial() string { return t.final + partialSuffix }
+
+// blocks gives the pieces of an image in order; what lies between them is
+// zeros. lost is told of pieces that are not known.
+type blocks func(ctx context.Context, fn func(*blobs.Block) error, lost blobs.Missing) error
 
 func (j *job) disk(ctx context.Context) error {
 	root, err := j.blobs.Disk(ctx, j.snap.Root)
@@ -56,44 +64,73 @@ func (j *job) disk(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return j.image(ctx, root.Size, func(ctx context.Context, fn func(*blobs.Block) error, lost blobs.Missing) error {
+		return j.blobs.Blocks(ctx, root, fn, lost)
+	})
+}
+
+// image writes an image of size bytes.
+func (j *job) image(ctx context.Context, size int64, each blocks) error {
 	t := &image{job: j}
 	if err := t.locate(); err != nil {
 		return err
 	}
 	if j.DryRun {
-		return t.size(ctx, root)
+		return t.measure(ctx, size, each)
 	}
-	if err := t.openTarget(root.Size); err != nil {
+	if err := t.openTarget(size); err != nil {
 		return err
 	}
-	err = t.write(ctx, root)
+	err := t.write(ctx, size, each)
 	if err == nil && !t.device {
-		err = durable.Classify(t.file.Truncate(root.Size), "write", t.path)
+		err = durable.Classify(t.file.Truncate(size), "write", t.path)
+	}
+	if err == nil && !t.device {
+		err = durable.Classify(t.file.Sync(), "write", t.path)
 	}
 	if closeErr := t.file.Close(); err == nil {
 		err = durable.Classify(closeErr, "write", t.path)
 	}
-	if err == nil && t.path != t.final && len(j.report.Damaged) == 0 {
-		err = durable.Classify(t.rename(), "rename", t.path)
+	if err != nil {
+		return err
 	}
-	if err == nil {
-		j.report.Files = 1
-		j.meter.Add(1, 0)
-	}
-	return err
+	return t.conclude(size)
 }
 
-// rename gives the finished image its name; Never must not replace what came
-// there meanwhile.
-func (t *image) rename() error {
-	if t.Overwrite != Never {
-		return os.Rename(t.path, t.final)
+// conclude gives the image the name that fits what became of it.
+func (t *image) conclude(size int64) error {
+	to, lost := t.final, t.gaps.first()
+	if lost != nil && t.written.Load() == 0 && !t.reuse && !t.device {
+		_ = os.Remove(t.path) // made by this restore, and empty
+		return t.fail(t.name(), tripod.Errorf(tripod.Corrupt, "none of its %d bytes can be read: %w", size, lost))
 	}
-	if err := os.Link(t.path, t.final); err != nil {
-		if _, statErr := os.Lstat(t.final); statErr == nil {
+	if lost != nil && !t.device {
+		to = t.partial()
+	}
+	if t.path != to {
+		if err := durable.Classify(t.rename(to), "rename", t.path); err != nil {
+			return err
+		}
+	}
+	if lost != nil {
+		return t.inPart(t.name(), to, "", size, &t.gaps)
+	}
+	t.report.Files = 1
+	t.meter.Add(1, 0)
+	return nil
+}
+
+// rename gives the image another name; Never must not replace what came there
+// meanwhile.
+func (t *image) rename(to string) error {
+	if t.Overwrite != Never {
+		return os.Rename(t.path, to)
+	}
+	if err := os.Link(t.path, to); err != nil {
+		if _, statErr := os.Lstat(to); statErr == nil {
 			return os.ErrExist
 		}
-		return os.Rename(t.path, t.final) // no hard links here
+		return os.Rename(t.path, to) // no hard links here
 	}
 	return os.Remove(t.path)
 }
@@ -112,14 +149,18 @@ func (t *image) locate() error {
 	t.device = err == nil && i.Mode()&os.ModeDevice != 0
 	t.path = t.final
 	if !t.device {
-		t.path += ".partial"
+		t.path = t.partial()
 	}
+	_, begun := os.Lstat(t.path)
 	switch {
 	case err != nil && !os.IsNotExist(err):
 		return durable.Classify(err, "look at", t.final)
 	case err == nil && t.Overwrite == Never:
 		return tripod.Errorf(tripod.Conflict, "%s: is there already", t.final).
-			WithHint("name another target, or allow overwriting")
+			WithHint("name another target, or give --overwrite changed, which writes what differs")
+	case begun == nil && t.Overwrite == Never:
+		return tripod.Errorf(tripod.Conflict, "%s: is there already, as an unfinished restore leaves it", t.path).
+			WithHint("--overwrite changed goes on from it, --overwrite always starts anew")
 	case err == nil && !t.device && !i.Mode().IsRegular():
 		return tripod.Errorf(tripod.Conflict, "%s: is neither a file nor a device", t.final)
 	case err == nil && t.Overwrite == Changed:
@@ -129,15 +170,20 @@ func (t *image) locate() error {
 	return nil
 }
 
+// name is what was protected, as people know it.
+func (t *image) name() string {
+	if l := t.snap.Label; l != nil && len(l.Paths) == 1 {
+		return l.Paths[0]
+	}
+	return t.snap.Record.Type.String()
+}
+
 // diskName is the last part of what was protected. It comes from the snapshot,
 // so it is made one harmless name.
 func (t *image) diskName() string {
-	name := "disk"
-	if l := t.snap.Label; l != nil && len(l.Paths) == 1 {
-		name = path.Base(catalog.TreePath(l.Paths[0]))
-	}
+	name := path.Base(catalog.TreePath(t.name()))
 	if tree.ValidName(name) != nil || badName(name) != nil {
-		return "disk"
+		return t.snap.Record.Type.String()
 	}
 	return name
 }
@@ -178,24 +224,32 @@ func (t *image) openTarget(size int64) error {
 	return nil
 }
 
-func (t *image) size(ctx context.Context, root *tree.DiskNode) error {
-	t.report.Files = 1
-	return t.blobs.Blocks(ctx, root, func(b *blobs.Block) error {
+// measure counts what a restore would write.
+func (t *image) measure(ctx context.Context, size int64, each blocks) error {
+	err := each(ctx, func(b *blobs.Block) error {
 		t.report.Bytes += b.Length
 		return nil
-	}, func(offset, length int64, err error) error { return t.lostBlock(offset, length, err) })
+	}, t.lostBlock)
+	switch {
+	case err != nil:
+		return err
+	case t.gaps.first() != nil:
+		return t.inPart(t.name(), "", "nothing was written", size, &t.gaps)
+	}
+	t.report.Files = 1
+	return nil
 }
 
 // Limits of a batch of blocks.
 const batchBlocks = 128
 
-func (t *image) write(ctx context.Context, root *tree.DiskNode) error {
+func (t *image) write(ctx context.Context, size int64, each blocks) error {
 	t.meter.Phase(run.Reading)
 	g, ctx := errgroup.WithContext(ctx)
 	batches := make(chan []blobs.Block)
 	g.Go(func() error {
 		defer close(batches)
-		return t.plan(ctx, root, func(b []blobs.Block) error {
+		return t.plan(ctx, size, each, func(b []blobs.Block) error {
 			select {
 			case batches <- b:
 				return nil
@@ -221,10 +275,10 @@ func (t *image) write(ctx context.Context, root *tree.DiskNode) error {
 }
 
 // plan sends the blocks in batches and makes the holes between them.
-func (t *image) plan(ctx context.Context, root *tree.DiskNode, send func([]blobs.Block) error) error {
+func (t *image) plan(ctx context.Context, size int64, each blocks, send func([]blobs.Block) error) error {
 	var batch []blobs.Block
 	var at int64 // all before it is planned
-	err := t.blobs.Blocks(ctx, root, func(b *blobs.Block) error {
+	err := each(ctx, func(b *blobs.Block) error {
 		if err := t.hole(ctx, at, b.Offset); err != nil {
 			return err
 		}
@@ -245,7 +299,7 @@ func (t *image) plan(ctx context.Context, root *tree.DiskNode, send func([]blobs
 		return t.lostBlock(offset, length, err)
 	})
 	if err == nil {
-		err = t.hole(ctx, at, root.Size)
+		err = t.hole(ctx, at, size)
 	}
 	if err == nil && len(batch) > 0 {
 		err = send(batch)
@@ -337,8 +391,8 @@ func (t *image) right(b *blobs.Block, buf *[]byte) bool {
 }
 
 func (t *image) lostBlock(offset, length int64, err error) error {
-	where := filepath.Base(t.final)
-	return t.fail(where, tripod.Errorf(tripod.Corrupt, "%s: bytes %d to %d: %w", where, offset, offset+length, err))
+	t.gaps.add(offset, length, err)
+	return nil
 }
 
 // Stream writes a snapshot of a stream, or the image of a disk with its zeros,
@@ -388,45 +442,23 @@ func (c *counted) Write(p []byte) (int, error) {
 }
 
 // StreamTo restores a stream to the file To, or into the folder To under the
-// stream's name, by way of a partial file.
+// stream's name, by the rules of Disk.
 func StreamTo(ctx context.Context, r vault.Reader, snap catalog.Snapshot, o Options) (*Report, error) {
 	j := newJob(r, snap, o)
+	if snap.Record.Type != tripod.Stream {
+		return j.finish(tripod.Errorf(tripod.Invalid, "snapshot %s: is of %s, not of a stream", snap.ID, snap.Record.Type))
+	}
 	return j.finish(j.streamTo(ctx))
 }
 
 func (j *job) streamTo(ctx context.Context) error {
-	t := &image{job: j}
-	if err := t.locate(); err != nil {
+	root, err := j.blobs.List(ctx, j.snap.Root)
+	if err != nil {
 		return err
 	}
-	if j.DryRun {
-		j.report.Files = 1
-		return nil
-	}
-	if !t.device {
-		t.path = t.final + ".partial"
-	}
-	flags := os.O_WRONLY
-	if !t.device {
-		flags |= noFollow
-		if err := os.Remove(t.path); err != nil && !os.IsNotExist(err) {
-			return durable.Classify(err, "remove", t.path)
-		}
-		flags |= os.O_CREATE | os.O_EXCL
-	}
-	f, err := os.OpenFile(t.path, flags, 0o600)
-	if err != nil {
-		return durable.Classify(err, "make", t.path)
-	}
-	err = j.stream(ctx, f)
-	if closeErr := f.Close(); err == nil {
-		err = durable.Classify(closeErr, "write", t.path)
-	}
-	if err == nil && !t.device {
-		return durable.Classify(t.rename(), "rename", t.path)
-	}
-	if err != nil && !t.device {
-		_ = os.Remove(t.path)
-	}
-	return err
+	return j.image(ctx, root.Size(), func(ctx context.Context, fn func(*blobs.Block) error, lost blobs.Missing) error {
+		return j.blobs.SalvageList(ctx, j.snap.Root, root.Size(), func(x *blobs.Extent) error {
+			return fn(&blobs.Block{Ref: x.Ref, Offset: x.Offset, Length: int64(x.Length)})
+		}, lost)
+	})
 }

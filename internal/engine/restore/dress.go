@@ -16,12 +16,12 @@ const (
 // dress sets an entry's metadata on what h holds: owner, extended attributes,
 // mode, times, in the only order that works, since a new owner clears the
 // setuid bit and capabilities. now is what is known of it already; nil asks the
-// system. What cannot be set is a warning. The error is what asking gave.
+// system. What cannot be set is a warning about path, which is in the snapshot. The error is what asking gave.
 func (j *job) dress(h handle, path string, e *tree.Entry, now *info) error {
 	if now == nil {
 		i, err := h.stat()
 		if err != nil {
-			return durable.Classify(err, "metadata of", path)
+			return durable.Classify(err, "read", "metadata")
 		}
 		now = &i
 	}
@@ -29,14 +29,14 @@ func (j *job) dress(h handle, path string, e *tree.Entry, now *info) error {
 	j.xattrs(h, path, e)
 	if e.Type != tree.Symlink && (mode != now.perm() || len(e.Xattrs) > 0 || mode&special != 0) {
 		if err := h.chmod(mode); err != nil {
-			j.warn(path, durable.Classify(err, "mode of", path))
+			j.warn(path, durable.Classify(err, "set", "mode"))
 		}
 	}
 	if e.Type == tree.Dir && e.Sec == 0 && e.Nsec == 0 {
 		return nil // a folder above the protected paths, kept without its times
 	}
 	if err := h.times(e.Sec, e.Nsec); err != nil {
-		j.warn(path, durable.Classify(err, "time of", path))
+		j.warn(path, durable.Classify(err, "set", "time"))
 	}
 	return nil
 }
@@ -53,9 +53,9 @@ func (j *job) own(h handle, path string, e *tree.Entry, now *info) (mode uint32)
 		if err == nil {
 			return e.Mode
 		}
-		j.warn(path, durable.Classify(err, "owner of", path))
+		j.warn(path, durable.Classify(err, "set", "owner"))
 	} else {
-		j.warnOnce("owner", path, notRoot(path))
+		j.warnOnce("owner", path, notRoot())
 	}
 	mode = e.Mode
 	if want.uid != now.uid {
@@ -73,14 +73,14 @@ func (j *job) xattrs(h handle, path string, e *tree.Entry) {
 		switch {
 		case err == nil:
 		case noXattrs(err):
-			j.warnOnce("xattr", path, durable.Classify(err, "extended attribute "+x.Name+" (this is told once) of", path))
+			j.warnOnce("xattr", path, durable.Classify(err, "set (this is told once)", "extended attribute "+x.Name))
 		default:
-			j.warn(path, durable.Classify(err, "extended attribute "+x.Name+" of", path))
+			j.warn(path, durable.Classify(err, "set", "extended attribute "+x.Name))
 		}
 	}
 }
 
-func notRoot(path string) error {
-	return tripod.Errorf(tripod.Denied, "%s: belongs to someone else; without root it stays yours (this is told once)", path).
+func notRoot() error {
+	return tripod.Errorf(tripod.Denied, "belongs to someone else; without root it stays yours (this is told once)").
 		WithHint("restore as root to bring back owners")
 }

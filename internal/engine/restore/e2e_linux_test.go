@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +13,9 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"tripod/internal/driver/source"
 	"tripod/internal/driver/source/files"
 	"tripod/internal/driver/store"
 	storefs "tripod/internal/driver/store/fs"
@@ -25,8 +29,22 @@ import (
 	"tripod/internal/vault/local"
 )
 
-// backedUp backs up a folder into a real vault in a store.
-func backedUp(t testing.TB, s store.Store, dir string) (*World, *local.Vault) {
+// vanishing is a tree whose files of some names are gone when they are opened.
+type vanishing struct {
+	source.Tree
+	gone func(*source.Entry) bool
+}
+
+func (v vanishing) Open(e *source.Entry) (source.File, error) {
+	if v.gone != nil && v.gone(e) {
+		return nil, fs.ErrNotExist
+	}
+	return v.Tree.Open(e)
+}
+
+// backedUp backs up a folder into a real vault in a store; what gone, if set,
+// says cannot be read any more.
+func backedUp(t testing.TB, s store.Store, dir string, gone func(*source.Entry) bool) (*World, *local.Vault) {
 	t.Helper()
 	ctx := context.Background()
 	w := New(t)
@@ -45,7 +63,7 @@ func backedUp(t testing.TB, s store.Store, dir string) (*World, *local.Vault) {
 	check(session.PutDocument(ctx, name, w.Vault.Docs[name]))
 	src, err := files.New(files.Options{Paths: []string{dir}})
 	check(err)
-	_, err = backup.Files(ctx, src, backup.Options{
+	_, err = backup.Files(ctx, vanishing{src, gone}, backup.Options{
 		Keys: w.Machine.MachineKeys, Vault: session, Host: "h", Paths: []string{dir}, Program: "test", Now: time.Unix(1_700_000_000, 0),
 		Warnings: &backup.Warnings{},
 	})
@@ -75,7 +93,7 @@ func TestARealBackupComesBack(t *testing.T) {
 	if _, err := restoreAll(t, w, restore.Options{To: first}); err != nil {
 		t.Fatal(err)
 	}
-	w2, v := backedUp(t, mem.New(), first)
+	w2, v := backedUp(t, mem.New(), first, nil)
 	defer v.Close() //nolint:errcheck // read only
 	c, s := openLatest(t, w2, v)
 	second := filepath.Join(t.TempDir(), "second")
@@ -86,6 +104,48 @@ func TestARealBackupComesBack(t *testing.T) {
 	compare(t, second, "home/me", want)
 	if r, err := verify.Run(context.Background(), v, c, verify.Options{}); err != nil {
 		t.Fatalf("%+v: %v", r, err)
+	}
+}
+
+// Backup, the snapshot's label and restore count files by one rule.
+func TestBackupAndRestoreCountTheSame(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	for _, err := range []error{
+		os.Mkdir(at("sub"), 0o755),
+		os.WriteFile(at("a"), []byte("a"), 0o600),
+		os.WriteFile(at("big"), make([]byte, 300<<10), 0o600),
+		os.Link(at("a"), at("sub/b")),
+		os.Link(at("a"), at("c")),
+		os.Symlink("a", at("link")),
+		os.Symlink("/nowhere", at("sub/dangling")),
+		unix.Mkfifo(at("fifo"), 0o600),
+		unix.Mknod(at("socket"), unix.S_IFSOCK|0o600, 0),
+		os.WriteFile(at("gone"), []byte("gone"), 0o600),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	w, v := backedUp(t, mem.New(), dir, func(e *source.Entry) bool { return e.Name == "gone" })
+	defer v.Close() //nolint:errcheck // read only
+	_, s := openLatest(t, w, v)
+	const files = 8 // all names but two folders and the one that went before it was read
+	if s.Label.Files != files {
+		t.Errorf("the label says %d files", s.Label.Files)
+	}
+	to := filepath.Join(t.TempDir(), "new")
+	for _, o := range []restore.Options{{To: to, DryRun: true}, {To: to}} {
+		r, err := restore.Files(context.Background(), v, s, o)
+		if err != nil || r.Files != files {
+			t.Errorf("%+v: %v", r, err)
+		}
+	}
+	for _, dry := range []bool{true, false} {
+		r, err := restore.Files(context.Background(), v, s, restore.Options{To: to, Overwrite: restore.Changed, DryRun: dry})
+		if err != nil || r.Files+r.Unchanged != files {
+			t.Errorf("again: %+v: %v", r, err)
+		}
 	}
 }
 
@@ -105,7 +165,7 @@ func BenchmarkReal(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	w, v := backedUp(b, s, dir)
+	w, v := backedUp(b, s, dir, nil)
 	defer v.Close() //nolint:errcheck // read only
 	c, snap := openLatest(b, w, v)
 	b.Run("restore", func(b *testing.B) {

@@ -32,9 +32,16 @@ type file struct {
 	temp   string // its name until it is complete, if that is not its own
 	id     info   // of what was made or opened first
 	failed error
+	wrote  bool // some content
+	aside  bool // kept for keepParts
+
+	gaps gaps
 }
 
+// path is where the file goes.
 func (f *file) path() string { return f.dir.at(f.entry.Name) }
+
+func (f *file) inSnapshot() string { return f.dir.inSnapshot(f.entry.Name) }
 
 // inFlight are the files that are neither complete nor given up.
 type inFlight struct {
@@ -77,7 +84,7 @@ func (j *job) whole(f *file, p []byte) error {
 	path := f.path()
 	n, err := j.makeWhole(f, path, p)
 	if err != nil {
-		if err = j.fail(path, local(err)); err != nil {
+		if err = j.fail(f.inSnapshot(), local(err)); err != nil {
 			return err
 		}
 	} else {
@@ -115,7 +122,7 @@ func (j *job) makeWhole(f *file, path string, p []byte) (n int64, err error) {
 		}
 	}
 	if err == nil {
-		err = j.dress(h, path, e, now)
+		err = j.dress(h, f.inSnapshot(), e, now)
 	}
 	if closeErr := h.close(); err == nil {
 		err = closeErr
@@ -146,7 +153,7 @@ func (j *job) part(f *file, offset int64, p []byte) error {
 	h, err := j.grab(f)
 	if err == nil {
 		err = durable.Classify(h.writeAt(p, offset), "write", f.path())
-		j.drop(f)
+		j.drop(f, err == nil)
 	}
 	if err != nil {
 		if err := j.spoil(f, local(err)); err != nil {
@@ -235,9 +242,10 @@ func (j *job) reopen(f *file, at place) error {
 }
 
 // drop gives a handle back; it stays open unless too many are.
-func (j *job) drop(f *file) {
+func (j *job) drop(f *file, wrote bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.wrote = f.wrote || wrote
 	if f.users--; f.users == 0 && f.open && j.pending.open.Load() > mostFiles {
 		_ = j.shut(f) // a failure to write shows again when it is completed
 	}
@@ -254,7 +262,6 @@ func (j *job) shut(f *file) error {
 
 // spoil gives a file up. It gives err back when the whole restore must end.
 func (j *job) spoil(f *file, err error) error {
-	path := f.path()
 	f.mu.Lock()
 	first := f.failed == nil
 	if first {
@@ -265,12 +272,15 @@ func (j *job) spoil(f *file, err error) error {
 		return nil
 	}
 	if blobs.Damage(err) {
-		err = damaged(path, err)
+		err = tripod.Errorf(tripod.Corrupt, "%w", err)
 		if f.master != nil {
 			f.master.lost.Store(true)
 		}
+		if f.action == Update {
+			return j.inPart(f.inSnapshot(), "", f.path()+" is left as it is", f.entry.Size, &f.gaps)
+		}
 	}
-	return j.fail(path, err)
+	return j.fail(f.inSnapshot(), err)
 }
 
 // local keeps what is missing at the target apart from what is lost in the vault.
@@ -289,11 +299,12 @@ func (j *job) settle(f *file, n int64) error {
 	}
 	path := f.path()
 	err := j.complete(f, path)
-	j.pending.mu.Lock()
-	delete(j.pending.files, f)
-	j.pending.mu.Unlock()
+	if f.aside {
+		return nil // keepParts goes on with it
+	}
+	j.pending.remove(f)
 	if err != nil {
-		if err := j.fail(path, err); err != nil {
+		if err := j.fail(f.inSnapshot(), err); err != nil {
 			return err
 		}
 	}
@@ -302,6 +313,12 @@ func (j *job) settle(f *file, n int64) error {
 }
 
 func (j *job) complete(f *file, path string) error {
+	lost := f.gaps.first()
+	if lost != nil && !f.wrote {
+		if err := j.spoil(f, lost); err != nil {
+			return err
+		}
+	}
 	_, err := j.grab(f) // what was right already may not be open; no one else uses it any more
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -309,11 +326,16 @@ func (j *job) complete(f *file, path string) error {
 		j.undo(f)
 		return nil // told already
 	}
+	if err == nil && lost != nil {
+		if err = j.setAside(f); err == nil {
+			return nil
+		}
+	}
 	if err == nil && f.action == Update {
 		err = f.h.truncate(f.entry.Size)
 	}
 	if err == nil && f.open {
-		err = j.dress(f.h, path, f.entry, nil)
+		err = j.dress(f.h, f.inSnapshot(), f.entry, nil)
 	}
 	if closeErr := j.shut(f); err == nil {
 		err = closeErr

@@ -187,12 +187,12 @@ func (j *job) release(f *folder) {
 		}
 		p, err := j.table.use(f)
 		if err == nil {
-			err = j.dress(p.self(), f.path, f.entry, nil)
+			err = j.dress(p.self(), "/"+f.tree, f.entry, nil)
 			j.table.done(f)
 			j.table.forget(f)
 		}
 		if err != nil {
-			j.warn(f.path, err)
+			j.warn("/"+f.tree, err)
 		}
 	}
 }

@@ -30,7 +30,7 @@ func (w *walker) hardLink(m *master, dir *folder, e *tree.Entry, there *info) {
 	l := hardLink{to: m, dir: dir, entry: e, action: Make}
 	if there != nil {
 		if l.action = Replace; w.Overwrite == Never || there.kind() == tree.Dir {
-			w.keep(path, "is there already and is kept")
+			w.keep(dir, e.Name, "is there already and is kept", there.kind() == tree.Dir)
 			return
 		}
 	}
@@ -53,7 +53,7 @@ func (j *job) makeLinks(ctx context.Context) error {
 		}
 		path := l.dir.at(l.entry.Name)
 		if err := j.makeLink(l, path); err != nil {
-			if err := j.fail(path, err); err != nil {
+			if err := j.fail(l.dir.inSnapshot(l.entry.Name), err); err != nil {
 				return err
 			}
 		} else {
@@ -74,7 +74,7 @@ func (j *job) makeLink(l *hardLink, path string) error {
 		if l.to.lost.Load() {
 			kind = tripod.Corrupt
 		}
-		return tripod.Errorf(kind, "%s: is another name of %s, which could not be restored", path, l.to.dir.at(l.to.name))
+		return tripod.Errorf(kind, "is another name of %s, which could not be restored whole", l.to.dir.inSnapshot(l.to.name))
 	}
 	from, err := j.table.use(l.to.dir)
 	if err != nil {

@@ -6,11 +6,16 @@
 // A snapshot's content is hostile input, and so is a target that others may
 // write to: every name is checked, every step goes by a handle on the folder
 // above, and no symbolic link is ever followed. What cannot be restored is
-// left out, told as a warning and counted; everything else is restored.
+// left out, told as a warning and counted; everything else is restored. Of a
+// long file, disk or stream that is damaged, what can be read is kept under a
+// name that ends in .partial.
+//
+// Paths in warnings and reports are those of the snapshot, from the root, unless
+// they say at the target.
 //
 // Where to start reading: Files in this file; walk.go makes the folders and
 // decides what happens to each entry; window.go plans the reading; file.go
-// writes; handle_linux.go and handle_other.go do what differs by system.
+// writes; partial.go keeps what is not whole; handle_linux.go and handle_other.go do what differs by system.
 package restore
 
 import (
@@ -18,6 +23,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -61,8 +68,9 @@ type Options struct {
 	NumericOwner bool
 	Progress     run.Progress
 	// Each, if set, is told what happens to each entry that is not simply made
-	// anew, and in a dry run to all. Calls are serialized.
-	Each func(path string, what Action)
+	// anew, and in a dry run to all; at is its path at the target. Calls are
+	// serialized.
+	Each func(at string, what Action)
 }
 
 // Action is what becomes of an entry.
@@ -75,22 +83,28 @@ const (
 	Update  Action = "update"  // differing blocks are rewritten in place
 	Same    Action = "same"    // content is right already
 	Keep    Action = "keep"    // something is in the way and is kept
-	Fail    Action = "fail"    // could not be restored
 )
 
 // Report tells what a restore did, or in a dry run would do.
+//
+// A file is what a backup counts as one: every name that is no folder. Regular
+// files, symbolic links, pipes, sockets and devices are, and a file with several
+// names counts once for each. So a whole restore into a new folder has as many
+// Files as the backup.
 type Report struct {
-	Files     int64 // regular files made, replaced or updated, hard links included
+	Files     int64 // made, replaced or updated
 	Folders   int64 // made
-	Others    int64 // symbolic links, devices, pipes and sockets made
 	Bytes     int64 // of content written
 	Reused    int64 // bytes of content that were right already
 	Unchanged int64 // files that were right already
 	Conflicts int64 // what was in the way and is kept
-	Failed    int64 // entries that could not be restored; damaged ones included
+	Blocked   int64 // of Conflicts, what no rule replaces: a folder where a file belongs, or anything else where a folder does
+	Failed    int64 // files and folders that could not be restored; damaged ones included
 	Warnings  int64 // all that was told as a warning, conflicts and failures included
 	// Damaged are the first paths whose stored data is damaged or lost.
 	Damaged []string
+	// Partial are those of them of which a part could be read; the first.
+	Partial []Partial
 	// Problems are the first warnings.
 	Problems []error
 }
@@ -124,6 +138,7 @@ type job struct {
 	table   *table
 	pending inFlight
 	links   []hardLink
+	aside   []*file // damaged, for keepParts; guarded by mu
 	groups  map[uint64]*master
 	once    map[string]bool // warnings that are told once
 	checker chan *seal.Sealer
@@ -183,11 +198,10 @@ func (j *job) files(ctx context.Context) error {
 		})
 	}
 	err = g.Wait()
-	j.pending.abandon(j)
 	if err == nil {
-		j.meter.Phase(run.Finish)
-		err = j.makeLinks(ctx)
+		err = j.finishing(ctx)
 	}
+	j.pending.abandon(j)
 	if err == nil {
 		j.release(top) // what the walk held; its folders are finished by now
 	}
@@ -243,7 +257,7 @@ func (j *job) finish(err error) (*Report, error) {
 	}
 	if n := len(j.report.Damaged); n > 0 {
 		return &j.report, tripod.Errorf(tripod.Corrupt, "restore: %s damaged in the vault, first %s", tripod.Count(j.report.Failed, "entry"), j.report.Damaged[0]).
-			WithHint("what is undamaged was restored; try another snapshot or another copy of the vault for the rest")
+			WithHint("%s", j.report.nextStep())
 	}
 	if j.failed != nil {
 		return &j.report, tripod.Errorf(tripod.KindOf(j.failed), "restore: %s could not be restored, first: %w", tripod.Count(j.report.Failed, "entry"), j.failed).
@@ -252,8 +266,23 @@ func (j *job) finish(err error) (*Report, error) {
 	return &j.report, nil
 }
 
-// warn tells what is not as it was.
+// nextStep tells what to do about damage.
+func (r *Report) nextStep() string {
+	hint := "all else was restored; another snapshot or another copy of the vault may have it whole"
+	if slices.ContainsFunc(r.Partial, func(p Partial) bool { return strings.HasSuffix(p.At, partialSuffix) }) {
+		hint += "; until then a " + partialSuffix + " holds what could be read"
+	}
+	return hint
+}
+
+// named puts the path that an error is about before it.
+func named(path string, err error) error {
+	return tripod.Errorf(tripod.KindOf(err), "%s: %w", path, err)
+}
+
+// warn tells what is not as it was. path is in the snapshot.
 func (j *job) warn(path string, err error) {
+	err = named(path, err)
 	j.mu.Lock()
 	j.report.Warnings++
 	if len(j.report.Problems) < mostListed {
@@ -274,7 +303,8 @@ func (j *job) warnOnce(key, path string, err error) {
 	}
 }
 
-// fail counts an entry that could not be restored. It gives err back when the
+// fail counts an entry, by its path in the snapshot, that could not be restored.
+// It gives err back when the
 // whole restore must end: everything after it would fail as well.
 func (j *job) fail(path string, err error) error {
 	kind := tripod.KindOf(err)
@@ -284,24 +314,27 @@ func (j *job) fail(path string, err error) error {
 	j.mu.Lock()
 	j.report.Failed++
 	if j.failed == nil {
-		j.failed = err
+		j.failed = named(path, err)
 	}
 	if kind == tripod.Corrupt && len(j.report.Damaged) < mostListed {
 		j.report.Damaged = append(j.report.Damaged, path)
 	}
 	j.mu.Unlock()
-	j.tell(path, Fail)
 	j.warn(path, err)
 	return nil
 }
 
-// keep tells that something is in the way.
-func (j *job) keep(path, what string) {
-	j.mu.Lock()
-	j.report.Conflicts++
-	j.mu.Unlock()
-	j.tell(path, Keep)
-	j.warn(path, tripod.Errorf(tripod.Conflict, "%s: %s", path, what))
+// keep tells that something is in the way. blocked says that no rule would
+// replace it.
+func (j *job) keep(dir *folder, name, what string, blocked bool) {
+	j.count(func(r *Report) {
+		r.Conflicts++
+		if blocked {
+			r.Blocked++
+		}
+	})
+	j.tell(dir.at(name), Keep)
+	j.warn(dir.inSnapshot(name), tripod.Errorf(tripod.Conflict, "%s %s", dir.at(name), what))
 }
 
 func (j *job) tell(path string, what Action) {
@@ -323,7 +356,5 @@ func (j *job) count(fn func(*Report)) {
 // at is the name of an entry at the target, for people.
 func (f *folder) at(name string) string { return filepath.Join(f.path, name) }
 
-// damaged makes the warning about an entry whose stored data is lost.
-func damaged(path string, err error) error {
-	return tripod.Errorf(tripod.Corrupt, "%s: %w", path, err)
-}
+// inSnapshot is the path of an entry in the snapshot, as people give it.
+func (f *folder) inSnapshot(name string) string { return "/" + tree.Join(f.tree, name) }

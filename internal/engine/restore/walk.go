@@ -38,7 +38,7 @@ func (w *walker) run(ctx context.Context, top *folder, entry *tree.Entry, send f
 			return ctx.Err()
 		}, func(from string, err error) error {
 			// What is below is not known, so it cannot be named one by one.
-			return w.fail("/"+from, damaged("folders from /"+from+" on", err))
+			return w.fail("/"+from, tripod.Errorf(tripod.Corrupt, "what follows is not known: %w", err))
 		})
 		if err != nil {
 			return err
@@ -56,21 +56,20 @@ func (w *walker) entry(ctx context.Context, e *tree.Entry) error {
 	if dir == nil {
 		return nil // its folder could not be made, and that was told
 	}
-	path := dir.at(e.Name)
 	err := tree.ValidName(e.Name)
 	if err == nil {
 		err = badName(e.Name)
 	}
 	if err != nil {
-		return w.fail(path, err)
+		return w.fail(dir.inSnapshot(e.Name), err)
 	}
 	if e.Torn {
-		w.warn(path, tripod.Errorf(tripod.Conflict, "%s: changed while it was backed up, so its content may be mixed", path).
+		w.warn(dir.inSnapshot(e.Name), tripod.Errorf(tripod.Conflict, "changed while it was backed up, so its content may be mixed").
 			WithHint("an earlier or later snapshot may have it whole"))
 	}
 	there, err := w.look(dir, e.Name)
 	if err != nil {
-		return w.fail(path, err)
+		return w.fail(dir.inSnapshot(e.Name), err)
 	}
 	switch e.Type {
 	case tree.Dir:
@@ -147,16 +146,16 @@ func (w *walker) folder(dir *folder, e *tree.Entry, there *info) error {
 	f := &folder{parent: dir, name: e.Name, path: dir.at(e.Name), tree: e.Path()}
 	switch {
 	case there != nil && there.kind() == tree.Symlink:
-		w.keep(f.path, "a symbolic link is in the way of a folder and is not followed; all below it is left out")
+		w.keep(dir, e.Name, "is a symbolic link in the way of a folder and is not followed; all below it is left out", true)
 		return nil
 	case there != nil && there.kind() != tree.Dir:
-		w.keep(f.path, "a file is in the way of a folder; all below it is left out")
+		w.keep(dir, e.Name, "is a file in the way of a folder; all below it is left out", true)
 		return nil
 	case there == nil && w.DryRun:
 		f.missing = true
 	case there == nil:
 		if err := w.mkdir(f); err != nil {
-			return w.fail(f.path, err)
+			return w.fail("/"+f.tree, err)
 		}
 	}
 	if there == nil {
@@ -193,7 +192,7 @@ func (w *walker) regular(ctx context.Context, dir *folder, e *tree.Entry, there 
 	f := &file{entry: e, dir: dir, action: Make}
 	if there != nil {
 		if f.action = w.decide(e, there); f.action == Keep {
-			w.keep(path, "is there already and is kept")
+			w.keep(dir, e.Name, "is there already and is kept", there.kind() == tree.Dir)
 			return nil
 		}
 	}
@@ -205,7 +204,7 @@ func (w *walker) regular(ctx context.Context, dir *folder, e *tree.Entry, there 
 	w.tell(path, f.action)
 	switch {
 	case w.DryRun || f.action == Same:
-		return w.settled(f, path)
+		return w.settled(f)
 	case w.win.full() && !w.win.reads(e):
 		if err := w.flush(); err != nil {
 			return err
@@ -239,7 +238,7 @@ const wholeFrom = 128 << 10
 
 // settled counts a file whose content needs no writing and, but for a dry run,
 // sets its metadata.
-func (w *walker) settled(f *file, path string) error {
+func (w *walker) settled(f *file) error {
 	e := f.entry
 	w.meter.Add(1, e.Size)
 	w.count(func(r *Report) {
@@ -257,11 +256,12 @@ func (w *walker) settled(f *file, path string) error {
 	if w.DryRun {
 		return nil
 	}
-	return w.gripped(f.dir, e, path)
+	return w.gripped(f.dir, e)
 }
 
 // gripped sets the metadata of what has an entry's name.
-func (w *walker) gripped(dir *folder, e *tree.Entry, path string) error {
+func (w *walker) gripped(dir *folder, e *tree.Entry) error {
+	at, path := dir.at(e.Name), dir.inSnapshot(e.Name)
 	p, err := w.table.use(dir)
 	if err != nil {
 		return w.fail(path, err)
@@ -269,48 +269,49 @@ func (w *walker) gripped(dir *folder, e *tree.Entry, path string) error {
 	defer w.table.done(dir)
 	h, err := p.grip(e.Name)
 	if err != nil {
-		return w.fail(path, durable.Classify(err, "open", path))
+		return w.fail(path, durable.Classify(err, "open", at))
 	}
 	defer func() { _ = h.close() }()
 	i, err := h.stat()
 	if err == nil && i.kind() != e.Type {
-		err = tripod.Errorf(tripod.Conflict, "%s: was replaced while restoring", path)
+		err = tripod.Errorf(tripod.Conflict, "%s: was replaced while restoring", at)
 	}
 	if err == nil {
 		err = w.dress(h, path, e, &i)
 	}
 	if err != nil {
-		return w.fail(path, durable.Classify(err, "metadata of", path))
+		return w.fail(path, durable.Classify(err, "metadata of", at))
 	}
 	return nil
 }
 
 // other restores symbolic links, devices, pipes and sockets.
 func (w *walker) other(dir *folder, e *tree.Entry, there *info) error {
-	path := dir.at(e.Name)
 	action := Make
 	if there != nil {
 		if action = w.decideOther(dir, e, there); action == Keep {
-			w.keep(path, "is there already and is kept")
+			w.keep(dir, e.Name, "is there already and is kept", there.kind() == tree.Dir)
 			return nil
 		}
 	}
-	w.tell(path, action)
-	if action == Same {
-		w.count(func(r *Report) { r.Unchanged++ })
+	w.tell(dir.at(e.Name), action)
+	if action != Same && !w.DryRun {
+		if err := w.makeOther(dir, e, action); err != nil {
+			return w.fail(dir.inSnapshot(e.Name), err)
+		}
 	}
+	w.count(func(r *Report) {
+		if action == Same {
+			r.Unchanged++
+		} else {
+			r.Files++
+		}
+	})
 	if w.DryRun {
-		w.count(func(r *Report) { r.Others++ })
 		return nil
 	}
-	if action != Same {
-		if err := w.makeOther(dir, e, action); err != nil {
-			return w.fail(path, err)
-		}
-		w.count(func(r *Report) { r.Others++ })
-	}
 	w.meter.Add(1, 0)
-	return w.gripped(dir, e, path)
+	return w.gripped(dir, e)
 }
 
 func (w *walker) decideOther(dir *folder, e *tree.Entry, there *info) Action {

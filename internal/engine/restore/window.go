@@ -93,7 +93,7 @@ func (w *walker) plan(ctx context.Context, f *file) error {
 	// One more than its bytes: the plan itself, so that it is not completed
 	// before it is planned.
 	f.left.Store(1)
-	err := w.blobs.Extents(ctx, e, func(x *blobs.Extent) error {
+	err := w.blobs.Salvage(ctx, e, func(x *blobs.Extent) error {
 		f.left.Add(int64(x.Length))
 		// A full window still takes what it reads anyway.
 		if _, known := w.win.index[x.Ref.U]; w.win.full() && !known {
@@ -103,6 +103,9 @@ func (w *walker) plan(ctx context.Context, f *file) error {
 			w.win.files++
 		}
 		w.win.add(f, x)
+		return ctx.Err()
+	}, func(offset, length int64, err error) error {
+		f.gaps.add(offset, length, err)
 		return ctx.Err()
 	})
 	if err != nil && blobs.Damage(err) && ctx.Err() == nil {
@@ -170,20 +173,22 @@ func fatal(err error) error {
 	return err
 }
 
-// lost gives up the files that need a blob which cannot be read.
+// lost gives up the files whose only blob cannot be read, and what longer ones
+// have of it.
 func (j *job) lost(win *window, first int32, err error) error {
 	for at := first; at >= 0; at = win.pieces[at].next {
 		p := &win.pieces[at]
 		if p.done {
 			continue
 		}
-		if err := j.spoil(p.file, err); err != nil {
-			return err
-		}
 		if p.file.single {
+			if err := j.spoil(p.file, err); err != nil {
+				return err
+			}
 			j.release(p.file.dir)
 			continue
 		}
+		p.file.gaps.add(p.x.Offset, int64(p.x.Length), err)
 		if err := j.settle(p.file, int64(p.x.Length)); err != nil {
 			return err
 		}
@@ -227,7 +232,7 @@ func (j *job) right(p *piece, buf *[]byte) bool {
 	if err != nil {
 		return false // writing will tell
 	}
-	defer j.drop(p.file)
+	defer j.drop(p.file, false)
 	if cap(*buf) < int(p.x.Length) {
 		*buf = make([]byte, p.x.Length)
 	}

@@ -1,0 +1,235 @@
+package restore
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"tripod/internal/core/run"
+	"tripod/internal/core/tree"
+	"tripod/internal/core/tripod"
+	"tripod/internal/driver/durable"
+)
+
+// partialSuffix ends the name of what is not whole.
+const partialSuffix = ".partial"
+
+// Partial is a damaged file, disk or stream of which some could be read.
+type Partial struct {
+	Path    string       // in the snapshot
+	At      string       // where what could be read lies, at the target; "" when it was not kept
+	Size    int64        // of the whole, bytes
+	Lost    int64        // bytes that are missing
+	Missing []tree.Range // which bytes are, in order; the first mostListed
+}
+
+// gaps are the bytes of a file that cannot be read. The zero value has none.
+type gaps struct {
+	mu    sync.Mutex
+	list  []tree.Range
+	cause error // of the first one told
+}
+
+func (g *gaps) add(offset, length int64, err error) {
+	if length <= 0 {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.cause == nil {
+		g.cause = err
+	}
+	if n := len(g.list); n > 0 && g.list[n-1].Offset+g.list[n-1].Length == offset {
+		g.list[n-1].Length += length
+		return
+	}
+	g.list = append(g.list, tree.Range{Offset: offset, Length: length})
+}
+
+// first gives what the first gap was told with, nil when there is none.
+func (g *gaps) first() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.cause
+}
+
+// merged gives the gaps in order, adjacent ones as one, and their length in all.
+func (g *gaps) merged() (list []tree.Range, lost int64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	slices.SortFunc(g.list, func(a, b tree.Range) int { return cmp.Compare(a.Offset, b.Offset) })
+	for _, r := range g.list {
+		lost += r.Length
+		if n := len(list); n > 0 && list[n-1].Offset+list[n-1].Length == r.Offset {
+			list[n-1].Length += r.Length
+			continue
+		}
+		list = append(list, r)
+	}
+	return list, lost
+}
+
+// mostRanges that a message names; the report lists more.
+const mostRanges = 5
+
+// RangesText names byte ranges for people: first and last byte, from 0.
+func RangesText(list []tree.Range) string {
+	var b strings.Builder
+	b.WriteString("bytes ")
+	for i, r := range list {
+		if i == mostRanges {
+			fmt.Fprintf(&b, " and %d more ranges", len(list)-i)
+			break
+		}
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		fmt.Fprintf(&b, "%d-%d", r.Offset, r.Offset+r.Length-1)
+	}
+	return b.String()
+}
+
+// inPart reports a file, disk or stream with gaps. at is where what could be
+// read is kept; kept tells in words why it is not when at is empty.
+func (j *job) inPart(path, at, kept string, size int64, g *gaps) error {
+	list, lost := g.merged()
+	p := Partial{Path: path, At: at, Size: size, Lost: lost, Missing: list[:min(len(list), mostListed)]}
+	j.count(func(r *Report) {
+		if len(r.Partial) < mostListed {
+			r.Partial = append(r.Partial, p)
+		}
+	})
+	if at != "" {
+		kept = "the rest is kept as " + at
+	}
+	return j.fail(path, tripod.Errorf(tripod.Corrupt, "%s of %d cannot be read; %s: %w", RangesText(list), size, kept, g.first()))
+}
+
+// setAside closes a file that lacks some of its content and keeps it for
+// keepParts. It becomes its owner's alone, and does not get the time that would
+// tell that it is done. The caller holds f.mu and has grabbed f.
+func (j *job) setAside(f *file) error {
+	err := f.h.truncate(f.entry.Size)
+	var now info
+	if err == nil {
+		now, err = f.h.stat()
+	}
+	if err == nil {
+		j.own(f.h, f.inSnapshot(), f.entry, &now)
+		err = f.h.chmod(0o600)
+	}
+	if closeErr := j.shut(f); err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		return err
+	}
+	if f.master != nil {
+		f.master.lost.Store(true)
+	}
+	f.aside = true
+	j.mu.Lock()
+	j.aside = append(j.aside, f)
+	j.mu.Unlock()
+	return nil
+}
+
+// keepParts gives damaged files their partial names. All else is restored by
+// then, so that none of these names is taken from an entry of the snapshot.
+func (j *job) keepParts(ctx context.Context) error {
+	slices.SortFunc(j.aside, func(a, b *file) int { return strings.Compare(a.inSnapshot(), b.inSnapshot()) })
+	for _, f := range j.aside {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		at, kept, err := j.keepPart(ctx, f)
+		if err != nil {
+			return err
+		}
+		if at == "" {
+			f.mu.Lock()
+			j.undo(f)
+			f.mu.Unlock()
+		}
+		j.pending.remove(f)
+		if err := j.inPart(f.inSnapshot(), at, kept, f.entry.Size, &f.gaps); err != nil {
+			return err
+		}
+		j.release(f.dir)
+	}
+	return nil
+}
+
+// keepPart renames one file. What is there under the new name is replaced only
+// where the rule says so and it is no part of the snapshot. at is empty when
+// the file was not renamed, kept says why then.
+func (j *job) keepPart(ctx context.Context, f *file) (at, kept string, err error) {
+	name, as := f.entry.Name, f.entry.Name+partialSuffix
+	if f.temp != "" {
+		name = f.temp
+	}
+	replace := false
+	if j.Overwrite != Never {
+		e, err := j.blobs.Find(ctx, j.snap.Root, tree.Join(f.entry.Parent, as))
+		if ctx.Err() != nil {
+			return "", "", ctx.Err()
+		}
+		replace = err == nil && e == nil
+	}
+	p, err := j.table.use(f.dir)
+	if err == nil {
+		defer j.table.done(f.dir)
+		err = f.renameTo(p, name, as, replace)
+	}
+	if err == nil {
+		return f.dir.at(as), "", nil
+	}
+	stays := "nothing of it is kept"
+	if !f.made {
+		stays = f.path() + " holds some of it"
+	}
+	return "", fmt.Sprintf("%s, because %v", stays, durable.Classify(err, "rename to", f.dir.at(as))), nil
+}
+
+// renameTo renames a file, over what has the name only if replace says so.
+func (f *file) renameTo(p place, name, as string, replace bool) error {
+	if i, err := p.look(name); err != nil || !f.id.same(&i) {
+		return tripod.Errorf(tripod.Conflict, "%s: was replaced while restoring", f.path())
+	}
+	there, err := p.look(as)
+	switch {
+	case err == nil && (!replace || there.kind() == tree.Dir):
+		return tripod.Errorf(tripod.Conflict, "%s is there already", f.dir.at(as))
+	case err == nil:
+		return p.rename(name, as)
+	case !absent(err):
+		return err
+	}
+	// A link replaces nothing, whatever came there meanwhile.
+	if err := p.link(p, name, as); err != nil {
+		if _, lookErr := p.look(as); lookErr == nil {
+			return tripod.Errorf(tripod.Conflict, "%s is there already", f.dir.at(as))
+		}
+		return p.rename(name, as) // no hard links here
+	}
+	return p.remove(name)
+}
+
+// remove takes out a file that is complete or given up.
+func (p *inFlight) remove(f *file) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.files, f)
+}
+
+// finishing ends a restore of files when all content is there.
+func (j *job) finishing(ctx context.Context) error {
+	j.meter.Phase(run.Finish)
+	if err := j.makeLinks(ctx); err != nil {
+		return err
+	}
+	return j.keepParts(ctx)
+}

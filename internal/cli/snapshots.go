@@ -99,6 +99,7 @@ type jsonSnapshot struct {
 	Host     string   `json:"host"`
 	Type     string   `json:"type"`
 	Paths    []string `json:"paths"`
+	Raw      []string `json:"paths_raw,omitempty"` // see terminal.Raw
 	Tags     []string `json:"tags"`
 	Files    int64    `json:"files"`
 	Bytes    int64    `json:"bytes"`
@@ -117,7 +118,7 @@ func describeSnapshot(s *catalog.Snapshot) jsonSnapshot {
 	}
 	if l := s.Label; l != nil {
 		j.Host, j.Files, j.Bytes, j.Skipped, j.Program = l.Host, l.Files, l.Bytes, l.Skipped, l.Program
-		j.Paths, j.Tags = append(j.Paths, l.Paths...), append(j.Tags, l.Tags...)
+		j.Paths, j.Tags, j.Raw = append(j.Paths, l.Paths...), append(j.Tags, l.Tags...), terminal.RawAll(l.Paths)
 	}
 	return j
 }

@@ -149,7 +149,8 @@ func (s *Session) putGrant(ctx context.Context, name string, encoded []byte) err
 
 // PutDocument implements vault.Admin. What is signed is checked: certificates,
 // orders to forget, and grants to further holders of a snapshot. A keyring must
-// have the next number. Descriptor and records are not put this way.
+// have the next number. Descriptor and records are not put this way. Nothing is
+// overwritten, but a certificate that is not valid any more.
 func (s *Session) PutDocument(ctx context.Context, name string, content []byte) error {
 	if err := s.alive(ctx); err != nil {
 		return err
@@ -171,6 +172,30 @@ func (s *Session) PutDocument(ctx context.Context, name string, content []byte) 
 		err = tripod.Errorf(tripod.Invalid, "document %q: is made by Create and Commit alone", name)
 	}
 	if err != nil {
+		return err
+	}
+	err = s.v.store.Put(ctx, name, content)
+	if errors.Is(err, tripod.Exists) && kindOf(name) == vault.CertificatePrefix {
+		return s.healCertificate(ctx, name, content, err)
+	}
+	return err
+}
+
+// healCertificate puts a certificate in place of one that nobody can use, and
+// returns taken where it can be used.
+func (s *Session) healCertificate(ctx context.Context, name string, content []byte, taken error) error {
+	old, err := readWhole(ctx, s.v.store, name, -1)
+	err = s.v.judge(ctx, name, err)
+	if err == nil {
+		var c *snapshot.Certificate
+		if c, err = snapshot.ParseCertificate(old, s.v.descriptor); err == nil && vault.CertificateName(c.Machine) == name {
+			return taken
+		}
+	}
+	if err != nil && !errors.Is(err, tripod.Corrupt) && !errors.Is(err, tripod.Denied) {
+		return err // a newer format, or a store out of reach
+	}
+	if err := s.v.store.Delete(ctx, name); err != nil && !errors.Is(err, tripod.NotFound) {
 		return err
 	}
 	return s.v.store.Put(ctx, name, content)

@@ -1,6 +1,7 @@
 package local_test
 
 import (
+	"bytes"
 	"errors"
 	"testing"
 
@@ -197,6 +198,39 @@ func TestRangesAreJoined(t *testing.T) {
 		readBack(t, v, want.blobs...)
 		if n := s.CountOf(faulty.Get); n != want.reads {
 			t.Errorf("%d blobs in %d reads, want %d", len(want.blobs), n, want.reads)
+		}
+	}
+}
+
+// TestAnInvalidCertificateIsReplaced: what nobody can use is no obstacle to what
+// everyone can; what can be used stays, and so does what a newer program wrote.
+func TestAnInvalidCertificateIsReplaced(t *testing.T) {
+	w := vaulttest.NewWorld(1)
+	m, other := w.Machine(1), w.Machine(2)
+	name := vault.CertificateName(m.ID)
+	newer := bytes.Clone(m.Certificate)
+	newer[bytes.IndexByte(newer, '\n')+1]++
+	flipped := bytes.Clone(m.Certificate)
+	flipped[len(flipped)-1] ^= 1
+	for what, x := range map[string]struct {
+		there []byte
+		want  error
+	}{
+		"noise": {[]byte("noise"), nil}, "nothing in it": {[]byte{}, nil}, "one bit": {flipped, nil}, "another machine's": {other.Certificate, nil},
+		"the same": {m.Certificate, tripod.Exists}, "a newer format": {newer, tripod.Invalid},
+	} {
+		s := newVault(t, w)
+		must(t, s.Put(t.Context(), name, x.there))
+		if err := begin(t, open(t, s, t.TempDir())).PutDocument(t.Context(), name, m.Certificate); !errors.Is(err, x.want) {
+			t.Errorf("%s: %v, want %v", what, err, x.want)
+		}
+		if x.want != nil {
+			continue
+		}
+		var got []byte
+		must(t, open(t, s, t.TempDir()).Documents(t.Context(), name, func(_ string, content []byte) error { got = content; return nil }))
+		if !bytes.Equal(got, m.Certificate) {
+			t.Errorf("%s: stays", what)
 		}
 	}
 }

@@ -128,8 +128,8 @@ func (a *app) restore(ctx context.Context, f *restoreFlags, what string) (err er
 		report, err = restore.Files(ctx, u, s, o)
 	}
 	a.StopProgress()
-	if errors.Is(err, context.Canceled) {
-		return err
+	if errors.Is(err, context.Canceled) || err != nil && report.Files+report.Folders+report.Failed == 0 {
+		return err // nothing was restored
 	}
 	return errors.Join(a.printRestore(f, &s, report, time.Since(began)), err)
 }
@@ -164,6 +164,7 @@ type restoreResult struct {
 	Conflicts int64         `json:"conflicts"`
 	Failed    int64         `json:"failed"`
 	Damaged   []string      `json:"damaged"`
+	Raw       []string      `json:"damaged_raw,omitempty"`
 	Partial   []jsonPartial `json:"partial"`
 	Warnings  int64         `json:"warnings"`
 	Seconds   float64       `json:"seconds"`
@@ -171,7 +172,9 @@ type restoreResult struct {
 
 type jsonPartial struct {
 	Path    string      `json:"path"`
+	PathRaw string      `json:"path_raw,omitempty"`
 	KeptAs  string      `json:"kept_as,omitempty"`
+	KeptRaw string      `json:"kept_as_raw,omitempty"`
 	Size    int64       `json:"size"`
 	Lost    int64       `json:"missing_bytes"`
 	Missing []jsonRange `json:"missing"`
@@ -185,7 +188,7 @@ type jsonRange struct {
 func describePartial(list []restore.Partial) []jsonPartial {
 	out := []jsonPartial{}
 	for _, p := range list {
-		j := jsonPartial{p.Path, p.At, p.Size, p.Lost, nil}
+		j := jsonPartial{p.Path, terminal.Raw(p.Path), p.At, terminal.Raw(p.At), p.Size, p.Lost, nil}
 		for _, m := range p.Missing {
 			j.Missing = append(j.Missing, jsonRange(m))
 		}
@@ -202,7 +205,7 @@ func (a *app) printRestore(f *restoreFlags, s *catalog.Snapshot, r *restore.Repo
 		d := describeSnapshot(s)
 		return a.Result("restore", restoreResult{
 			s.ID, d.Host, d.Paths, d.Time, absolute(f.to), f.dryRun, r.Files, r.Folders, r.Bytes, r.Reused, r.Unchanged, r.Conflicts, r.Failed,
-			append([]string{}, r.Damaged...), describePartial(r.Partial), r.Warnings, took.Seconds(),
+			append([]string{}, r.Damaged...), terminal.RawAll(r.Damaged), describePartial(r.Partial), r.Warnings, took.Seconds(),
 		})
 	}
 	what := terminal.Size(r.Bytes)

@@ -204,6 +204,10 @@ func (o *opened) backUp(ctx context.Context, f *backupFlags, paths []string, b b
 	}
 	for _, p := range paths {
 		b.Paths = append(b.Paths, absolute(p))
+		if within(absolute(p), absolute(o.location)) {
+			return nil, tripod.Errorf(tripod.Invalid, "%s is the vault or in it, which is never backed up", p).
+				WithHint("a second copy of a vault is made by copying its folder")
+		}
 	}
 	distinct, roots := source.Roots(b.Paths)
 	for _, p := range b.Paths {
@@ -220,6 +224,12 @@ func (o *opened) backUp(ctx context.Context, f *backupFlags, paths []string, b b
 	}
 	report, err := backup.Files(ctx, tree, b)
 	return report, errors.Join(err, tree.Close())
+}
+
+// within reports whether an absolute path is dir or below it.
+func within(path, dir string) bool {
+	rest, ok := strings.CutPrefix(path, strings.TrimSuffix(dir, string(filepath.Separator)))
+	return ok && (rest == "" || os.IsPathSeparator(rest[0]))
 }
 
 func hostname() string {

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"tripod/internal/core/tripod"
 	"tripod/internal/driver/source"
@@ -103,6 +104,7 @@ func Main(env Env, args []string) int {
 func Commands(env Env) *cobra.Command { return newRoot(newApp(env)) }
 
 func newRoot(a *app) *cobra.Command {
+	version := false
 	root := &cobra.Command{
 		Use:   "tripod",
 		Short: "Back up, recover, keep going",
@@ -113,18 +115,24 @@ keeps the vault cannot read it.`,
 		Example: `  tripod vault init --vault /mnt/disk/vault
   tripod backup --vault /mnt/disk/vault ~/documents
   tripod restore --vault /mnt/disk/vault latest --to ~/restored`,
-		SilenceErrors:     true,
-		SilenceUsage:      true,
-		Args:              unknownCommand,
-		RunE:              showHelp,
-		DisableAutoGenTag: true,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          unknownCommand,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if version {
+				return a.version()
+			}
+			return cmd.Help()
+		},
+		DisableAutoGenTag: true, DisableFlagsInUseLine: true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.start(cmd) },
 	}
 	root.SetOut(a.Out)
 	root.SetErr(a.Err)
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageOf(cmd, err) })
+	root.Flags().BoolVar(&version, "version", false, "print the version")
+	root.SetFlagErrorFunc(wrongFlag)
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.SetHelpCommand(&cobra.Command{Hidden: true, Use: "no-help", GroupID: groupOther})
+	root.SetHelpCommand(newHelp())
 	root.SetUsageTemplate(usageTemplate)
 	a.globalFlags(root)
 	groups := []*cobra.Group{
@@ -182,6 +190,23 @@ func group(use, short, example string, commands ...*cobra.Command) *cobra.Comman
 
 func showHelp(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 
+// newHelp is hidden: --help is what the manual tells of.
+func newHelp() *cobra.Command {
+	return &cobra.Command{
+		Use: "help [COMMAND]", Hidden: true, GroupID: groupOther,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, unknown, err := cmd.Root().Find(args)
+			if err == nil {
+				err = unknownCommand(c, unknown)
+			}
+			if err != nil {
+				return err
+			}
+			return c.Help()
+		},
+	}
+}
+
 func unknownCommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
@@ -206,13 +231,25 @@ func usageOf(cmd *cobra.Command, err error) error {
 	return tripod.Errorf(tripod.Invalid, "%w", err).WithHint("%s --help shows the flags", cmd.CommandPath())
 }
 
+// wrongFlag says what a flag takes, where package pflag tells of strconv.
+func wrongFlag(cmd *cobra.Command, err error) error {
+	if bad, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
+		takes := "a number"
+		if bad.GetFlag().Value.Type() == "bool" {
+			takes = "true or false"
+		}
+		err = tripod.Errorf(tripod.Invalid, "--%s %q: must be %s", bad.GetFlag().Name, bad.GetValue(), takes)
+	}
+	return usageOf(cmd, err)
+}
+
 // arguments checks the number of arguments; most < 0 means any number. want
 // names them for the message.
 func arguments(least, most int, want string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		switch {
 		case len(args) < least:
-			return usageOf(cmd, errMissing(want))
+			return usageOf(cmd, tripod.Errorf(tripod.Invalid, "missing argument: give %s", want))
 		case most == 0 && len(args) > 0:
 			return usageOf(cmd, tripod.Errorf(tripod.Invalid, "unexpected argument %q", args[0]))
 		case most >= 0 && len(args) > most:
@@ -220,8 +257,4 @@ func arguments(least, most int, want string) cobra.PositionalArgs {
 		}
 		return nil
 	}
-}
-
-func errMissing(want string) error {
-	return tripod.Errorf(tripod.Invalid, "missing argument: give %s", want)
 }

@@ -136,14 +136,18 @@ func (a *app) diff(ctx context.Context, args []string) (err error) {
 	if err != nil {
 		return err
 	}
+	b := browse.New(u, u.company.ID)
 	below := ""
 	if len(args) == 3 {
 		below = inTree(&to, args[2])
+		if err := inEither(ctx, b, from, to, "/"+below); err != nil {
+			return err
+		}
 	}
 	began := time.Now()
 	changes := []jsonChange{}
 	counts := map[browse.ChangeKind]int64{}
-	err = browse.New(u, u.company.ID).Diff(ctx, from, to, func(c browse.Change) error {
+	err = b.Diff(ctx, from, to, func(c browse.Change) error {
 		if !under(c.Path, below) {
 			return nil
 		}
@@ -164,6 +168,18 @@ func (a *app) diff(ctx context.Context, args []string) (err error) {
 	a.Tell("%s added, %s removed, %s changed, %s with other metadata (%s)", tripod.Number(counts[browse.Added]), tripod.Number(counts[browse.Removed]),
 		tripod.Number(counts[browse.Modified]+counts[browse.Retyped]), tripod.Number(counts[browse.Metadata]), terminal.Duration(time.Since(began)))
 	return nil
+}
+
+// inEither returns NotFound when a path is in neither of two snapshots.
+func inEither(ctx context.Context, b *browse.Browser, from, to catalog.Snapshot, path string) error {
+	_, err := b.Stat(ctx, to, path)
+	if errors.Is(err, tripod.NotFound) {
+		if _, err = b.Stat(ctx, from, path); errors.Is(err, tripod.NotFound) {
+			return tripod.Errorf(tripod.NotFound, "path %s: is in neither snapshot", path).
+				WithHint("tripod ls lists what is there")
+		}
+	}
+	return err
 }
 
 // inTree is the name in the tree of a path given by a user: absolute, or

@@ -137,7 +137,7 @@ func (a *app) cat(ctx context.Context, f catalog.Filter, what string) (err error
 		return tripod.Errorf(tripod.Invalid, "cat writes the file itself, not JSON")
 	}
 	if _, path := catalog.ParseSpec(what); path == "" {
-		return tripod.Errorf(tripod.Invalid, "no file given").WithHint("name it behind a colon: tripod cat %s", terminal.Quoted(what+":PATH"))
+		return tripod.Errorf(tripod.Invalid, "no file given").WithHint("name it behind a colon: tripod cat %s", terminal.Quoted(strings.TrimSuffix(what, ":")+":PATH"))
 	}
 	u, s, path, err := a.readOne(ctx, what, f)
 	if err != nil {

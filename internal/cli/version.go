@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tripod/internal/core/snapshot"
+	"tripod/internal/core/tripod"
 )
 
 func newVersion(a *app) *cobra.Command {
@@ -14,17 +15,18 @@ func newVersion(a *app) *cobra.Command {
 		Short:   "Print the version",
 		Example: "  tripod version",
 		Args:    arguments(0, 0, ""),
-		RunE: func(*cobra.Command, []string) error {
-			if a.JSON {
-				return a.Result("version", map[string]any{
-					"version": a.env.Version, "format": snapshot.Version, "go": runtime.Version(),
-					"system": runtime.GOOS + "/" + runtime.GOARCH,
-				})
-			}
-			a.Printf("tripod %s (vault format %d, %s, %s/%s)\n", a.env.Version, snapshot.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
-			return nil
-		},
+		RunE:    func(*cobra.Command, []string) error { return a.version() },
 	}
+}
+
+func (a *app) version() error {
+	if a.JSON {
+		return a.Result("version", map[string]any{
+			"version": a.env.Version, "format": snapshot.Version, "go": runtime.Version(), "system": runtime.GOOS + "/" + runtime.GOARCH,
+		})
+	}
+	a.Printf("tripod %s (vault format %d, %s, %s/%s)\n", a.env.Version, snapshot.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return nil
 }
 
 // newDocs is hidden: the build uses it.
@@ -62,7 +64,7 @@ passphrase is at hand, the ids of snapshots.`,
 			case "powershell":
 				return root.GenPowerShellCompletionWithDesc(w)
 			}
-			return usageOf(cmd, errMissing("one of bash, zsh, fish, powershell"))
+			return usageOf(cmd, tripod.Errorf(tripod.Invalid, "unknown shell %q: give one of bash, zsh, fish, powershell", args[0]))
 		},
 	}
 }

@@ -32,10 +32,14 @@ const forever = 24 * time.Hour
 func Serve(ctx context.Context, o Options) error {
 	info, err := os.Stat(o.Dir)
 	if err != nil {
-		return durable.Classify(err, "mount on", o.Dir)
+		err = durable.Classify(err, "mount on", o.Dir)
+		if errors.Is(err, tripod.NotFound) {
+			return tripod.Errorf(tripod.NotFound, "%w", err).WithHint("make the folder first")
+		}
+		return err
 	}
 	if !info.IsDir() {
-		return tripod.Errorf(tripod.Invalid, "mount on %s: not a folder", o.Dir)
+		return tripod.Errorf(tripod.Invalid, "mount on %s: not a folder", o.Dir).WithHint("make an empty folder and name that")
 	}
 	keep := forever
 	options := &fs.Options{

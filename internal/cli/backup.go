@@ -90,12 +90,8 @@ func (f *backupFlags) check(cmd *cobra.Command, args []string) error {
 	switch {
 	case f.disk != "" && f.stdinName != "":
 		return bad("--disk and --stdin-name exclude each other: back up one at a time")
-	case f.stdinCommand && (f.stdinName == "" || len(args) == 0):
-		return bad("--stdin-command needs --stdin-name and a command: --stdin-name NAME --stdin-command -- COMMAND")
 	case other && len(args) > 0 && !f.stdinCommand:
 		return bad("--disk and --stdin-name take no paths: back up %q in a run of its own", args[0])
-	case f.stdinName != "" && f.dryRun:
-		return bad("--dry-run is not for streams, which can be read only once")
 	case !other && len(args) == 0:
 		return bad("nothing to back up: name files or folders, or give --disk or --stdin-name")
 	case other && (len(f.exclude) > 0 || len(f.excludeFiles) > 0 || f.oneFileSystem || f.includeCaches):
@@ -103,10 +99,27 @@ func (f *backupFlags) check(cmd *cobra.Command, args []string) error {
 	case f.blockSize != "" && f.disk == "":
 		return bad("--block-size is for --disk")
 	}
-	if err := f.checkValues(); err != nil {
+	err := f.checkStream(args)
+	if err == nil {
+		err = f.checkValues()
+	}
+	if err != nil {
 		return usageOf(cmd, err)
 	}
 	return nil
+}
+
+// checkStream looks at the flags of streams.
+func (f *backupFlags) checkStream(args []string) error {
+	switch {
+	case f.stdinCommand && (f.stdinName == "" || len(args) == 0):
+		return tripod.Errorf(tripod.Invalid, "--stdin-command needs --stdin-name and a command: --stdin-name NAME --stdin-command -- COMMAND")
+	case f.stdinName == "":
+		return nil
+	case f.dryRun:
+		return tripod.Errorf(tripod.Invalid, "--dry-run is not for streams, which can be read only once")
+	}
+	return source.CheckStreamName(f.stdinName)
 }
 
 // checkValues looks at each flag by itself.
@@ -118,9 +131,6 @@ func (f *backupFlags) checkValues() error {
 		if t == "" || strings.ContainsAny(t, ",\n\t") {
 			return tripod.Errorf(tripod.Invalid, "--tag %q: must be a word without commas", t)
 		}
-	}
-	if err := source.CheckStreamName(f.stdinName); err != nil && f.stdinName != "" {
-		return err
 	}
 	_, err := blockSize(f.blockSize)
 	return err
@@ -155,9 +165,11 @@ func (a *app) backup(ctx context.Context, f *backupFlags, paths []string) (err e
 	if err != nil {
 		return err
 	}
-	if err := o.watch(ctx, vault.RecordPrefix+keys.Machine.String()+"/"); err != nil {
+	before, err := o.watch(ctx, keys.Machine.String()+"/")
+	if err != nil {
 		return err
 	}
+	o.tell(before, func(c keyring.Chain) string { return fmt.Sprintf("this machine (source %.8s)", c.Source) })
 	session, err := o.begin(ctx, "backup", keys.Machine)
 	if err != nil {
 		return err
@@ -171,9 +183,12 @@ func (a *app) backup(ctx context.Context, f *backupFlags, paths []string) (err e
 		return err
 	}
 	if !f.dryRun {
-		if err := o.watch(ctx, vault.RecordPrefix+report.Key.Machine.String()+"/"+report.Key.Source.String()+"/"); err != nil {
+		after, err := o.watch(ctx, report.Key.Machine.String()+"/"+report.Key.Source.String()+"/")
+		if err != nil {
 			return err
 		}
+		after.Losses = nil // told before
+		o.tell(after, nil)
 	}
 	return a.printBackup(f, report)
 }

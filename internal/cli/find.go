@@ -45,8 +45,8 @@ type jsonFound struct {
 }
 
 type jsonVersion struct {
-	Entry     terminal.Entry `json:"entry"`
-	Snapshots []string       `json:"snapshots"`
+	Entry     *terminal.Entry `json:"entry"`
+	Snapshots []string        `json:"snapshots"`
 }
 
 func (a *app) find(ctx context.Context, q browse.Query) (err error) {
@@ -196,28 +196,12 @@ func under(path, dir string) bool {
 }
 
 func sign(k browse.ChangeKind) string {
-	switch k {
-	case browse.Added:
-		return "+"
-	case browse.Removed:
-		return "-"
-	case browse.Metadata:
-		return "U"
-	case browse.Retyped:
-		return "T"
+	if s, ok := map[browse.ChangeKind]string{browse.Added: "+", browse.Removed: "-", browse.Metadata: "U", browse.Retyped: "T"}[k]; ok {
+		return s
 	}
 	return "M"
 }
 
 func describeChange(c *browse.Change) jsonChange {
-	j := jsonChange{Change: string(c.Kind), Path: "/" + c.Path, PathRaw: terminal.Raw("/" + c.Path)}
-	if c.Old != nil {
-		e := terminal.Describe(c.Old)
-		j.Old = &e
-	}
-	if c.New != nil {
-		e := terminal.Describe(c.New)
-		j.New = &e
-	}
-	return j
+	return jsonChange{string(c.Kind), "/" + c.Path, terminal.Raw("/" + c.Path), terminal.Describe(c.Old), terminal.Describe(c.New)}
 }

@@ -247,13 +247,13 @@ func (s sums) differ(got sums) error {
 }
 
 // restores restores a snapshot with the program and compares.
-func (m *machine) restores(id string, want sums) {
+func (m *machine) restores(id string, want sums, flags ...string) {
 	m.t.Helper()
 	to := m.path("restored")
 	if err := os.Mkdir(to, 0o700); err != nil { // disks and streams go into a folder, under their names
 		m.t.Fatal(err)
 	}
-	m.must("restore", id, "--to", to)
+	m.must(append([]string{"restore", id, "--to", to}, flags...)...)
 	if err := want.differ(sumsOf(m.t, to)); err != nil {
 		m.t.Fatalf("snapshot %s: %v", id, err)
 	}

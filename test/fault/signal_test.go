@@ -129,7 +129,7 @@ func TestSecondWriterWaits(t *testing.T) {
 				t.Errorf("snapshots %v, want %d", ids, snaps)
 			}
 			m.must("verify")
-			m.restores("latest", sumsOf(t, dir))
+			m.restores("latest", sumsOf(t, dir), "--path", dir)
 		})
 	}
 }

@@ -59,9 +59,12 @@ func RawAll(names []string) (raw []string) {
 	return raw
 }
 
-// Describe is an entry for JSON.
-func Describe(e *tree.Entry) Entry {
-	j := Entry{
+// Describe is an entry for JSON, nil for none.
+func Describe(e *tree.Entry) *Entry {
+	if e == nil {
+		return nil
+	}
+	j := &Entry{
 		Path: "/" + e.Path(), Name: e.Name, Type: typeName(e.Type), Mode: fmt.Sprintf("%04o", e.Mode), User: e.Owner.User, Group: e.Owner.Group,
 		UID: e.Owner.UID, GID: e.Owner.GID, Size: e.Size, MTime: Modified(e).UTC().Format(time.RFC3339Nano), Link: e.Link, Torn: e.Torn,
 	}

@@ -17,7 +17,7 @@ import (
 	"tripod/internal/core/tripod"
 	"tripod/internal/driver/source"
 	"tripod/internal/engine/backup"
-	"tripod/internal/vault"
+	"tripod/internal/engine/keyring"
 )
 
 type backupFlags struct {
@@ -165,9 +165,11 @@ func (a *app) backup(ctx context.Context, f *backupFlags, paths []string) (err e
 	if err != nil {
 		return err
 	}
-	if err := o.watch(ctx, vault.RecordPrefix+keys.Machine.String()+"/"); err != nil {
+	before, err := o.watch(ctx, keys.Machine.String()+"/")
+	if err != nil {
 		return err
 	}
+	o.tell(before, func(c keyring.Chain) string { return fmt.Sprintf("this machine (source %.8s)", c.Source) })
 	session, err := o.begin(ctx, "backup", keys.Machine)
 	if err != nil {
 		return err
@@ -181,9 +183,12 @@ func (a *app) backup(ctx context.Context, f *backupFlags, paths []string) (err e
 		return err
 	}
 	if !f.dryRun {
-		if err := o.watch(ctx, vault.RecordPrefix+report.Key.Machine.String()+"/"+report.Key.Source.String()+"/"); err != nil {
+		after, err := o.watch(ctx, report.Key.Machine.String()+"/"+report.Key.Source.String()+"/")
+		if err != nil {
 			return err
 		}
+		after.Losses = nil // told before
+		o.tell(after, nil)
 	}
 	return a.printBackup(f, report)
 }

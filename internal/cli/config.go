@@ -49,10 +49,6 @@ func place(own, xdg string, user func() (string, error), service, inHome string)
 	return "", tripod.Errorf(tripod.Invalid, "HOME is not set: no place for configuration and caches").WithHint("set HOME or %s", own)
 }
 
-func headsFile(config string, vault [16]byte) string {
-	return filepath.Join(config, "vaults", hex.EncodeToString(vault[:]), "heads")
-}
-
 func cacheOf(caches string, vault [16]byte) string {
 	return filepath.Join(caches, hex.EncodeToString(vault[:]))
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"time"
-	"unicode/utf8"
 
 	"tripod/internal/cli/terminal"
 	"tripod/internal/core/seal"
@@ -170,7 +169,7 @@ func (a *app) newPassphrase(ctx context.Context, variable string) (text string, 
 		return "", false, signIn(err)
 	}
 	if found {
-		return text, false, strongEnough(text)
+		return text, false, keyring.StrongEnough(text)
 	}
 	if a.Interactive() && !a.JSON {
 		text, err = a.askNewPassphrase(ctx)
@@ -188,7 +187,7 @@ func (a *app) askNewPassphrase(ctx context.Context) (string, error) {
 		if err != nil || text == "" {
 			return "", err
 		}
-		if err := strongEnough(text); err != nil {
+		if err := keyring.StrongEnough(text); err != nil {
 			a.Say("%s\n  %s", err, tripod.HintOf(err))
 			continue
 		}
@@ -212,17 +211,6 @@ const (
 	attempts             = 3 // to type one of them
 	howToGivePassphrases = "set TRIPOD_PASSPHRASE_FILE, TRIPOD_PASSPHRASE_COMMAND or TRIPOD_PASSPHRASE, or run it on a terminal"
 )
-
-const minPassphrase = 8 // characters
-
-// strongEnough refuses what anyone who gets hold of the vault would guess at once.
-func strongEnough(text string) error {
-	if utf8.RuneCountInString(text) >= minPassphrase {
-		return nil
-	}
-	return tripod.Errorf(tripod.Invalid, "passphrase: needs %d characters or more", minPassphrase).
-		WithHint("whoever gets a copy of the vault can try passphrases as fast as their machines allow; several random words are best")
-}
 
 // machine gives this machine's write keys, as far as they are good for the
 // vault: with NotFound the machine has to be enrolled first.
@@ -268,10 +256,19 @@ func (o *opened) enrol(ctx context.Context, a vault.Admin, company *seal.Company
 
 // machineOrEnrol gives the machine's keys; a machine that has none is enrolled
 // with the passphrase.
-func (o *opened) machineOrEnrol(ctx context.Context) (*seal.MachineKeys, error) {
-	m, err := o.machine(ctx)
-	if !errors.Is(err, tripod.NotFound) {
+func (o *opened) machineOrEnrol(ctx context.Context) (m *seal.MachineKeys, err error) {
+	defer func() {
+		if err == nil {
+			_ = keyring.KeepCertificate(ctx, o, o.descriptor, o.config, m) // a spare copy: nothing depends on it today
+		}
+	}()
+	if m, err = o.machine(ctx); !errors.Is(err, tripod.NotFound) {
 		return m, err
+	}
+	if m != nil {
+		if err := o.putBack(ctx, m); !errors.Is(err, tripod.NotFound) {
+			return m, err
+		}
 	}
 	o.app.Tell("This machine has no keys for this vault yet: the passphrase is needed once, to enrol it.")
 	company, err := o.unlock(ctx)
@@ -286,32 +283,36 @@ func (o *opened) machineOrEnrol(ctx context.Context) (*seal.MachineKeys, error) 
 	return m, errors.Join(err, session.Close())
 }
 
-// watch compares the vault with what this machine has seen of it, warns of what
-// is gone, and keeps what it sees now.
-func (o *opened) watch(ctx context.Context, prefix string) error {
-	name := headsFile(o.config, o.descriptor.Vault)
-	seen, err := keyring.ReadHeads(name)
-	if err != nil {
-		o.app.Warn("", err)
-		seen = keyring.Heads{}
-	}
-	relevant := keyring.Heads{}
-	for c, h := range seen {
-		if keyring.Under(prefix, c) {
-			relevant[c] = h
-		}
-	}
-	now, problems, err := keyring.Scan(ctx, o, prefix, relevant)
+// putBack heals a vault that has lost the certificate of this machine.
+func (o *opened) putBack(ctx context.Context, m *seal.MachineKeys) error {
+	session, err := o.begin(ctx, "enrolment", m.Machine)
 	if err != nil {
 		return err
 	}
-	for _, p := range problems {
-		o.app.Warn("", p)
+	err = errors.Join(keyring.PutBack(ctx, session, o.descriptor, o.config, m), session.Close())
+	if err == nil {
+		o.app.Warn("", tripod.Errorf(tripod.Corrupt, "the vault had lost the certificate of this machine, without which nobody can use its snapshots: it was put back").
+			WithHint("something deletes or damages what is in the vault: look at its disk, and verify"))
 	}
-	if seen.Merge(now) {
-		if err := seen.Write(name); err != nil {
-			o.app.Warn("", fmt.Errorf("what this machine has seen of the vault could not be kept: %w", err))
-		}
+	return err
+}
+
+// watch looks at what the vault shows of the snapshots in scope, beside what this
+// machine has seen of them before.
+func (o *opened) watch(ctx context.Context, scope string) (*keyring.Watch, error) {
+	return keyring.NewWatch(ctx, o, o.descriptor, o.config, scope)
+}
+
+// tell warns of what the vault has lost since this machine saw it last, and
+// keeps what it shows now.
+func (o *opened) tell(w *keyring.Watch, who func(keyring.Chain) string) {
+	if w.Forgot != nil {
+		o.app.Warn("", w.Forgot)
 	}
-	return nil
+	for i := range w.Losses {
+		o.app.Warn("", w.Losses[i].Err(who))
+	}
+	if err := w.Keep(); err != nil {
+		o.app.Warn("", err)
+	}
 }

@@ -13,7 +13,7 @@ import (
 	"tripod/internal/core/tripod"
 	"tripod/internal/engine/blobs"
 	"tripod/internal/engine/catalog"
-	"tripod/internal/vault"
+	"tripod/internal/engine/keyring"
 )
 
 // unlocked is a vault whose snapshots are open.
@@ -22,6 +22,7 @@ type unlocked struct {
 	company *seal.CompanyKeys
 	catalog *catalog.Catalog
 	reader  *blobs.Reader
+	seen    *keyring.Watch
 }
 
 // read opens a vault with the passphrase, and its log. What in it cannot be
@@ -35,12 +36,24 @@ func (a *app) read(ctx context.Context) (*unlocked, error) {
 	if err != nil {
 		return nil, errors.Join(err, o.Close())
 	}
+	o.tell(u.seen, u.who)
 	return u, nil
 }
 
+func (u *unlocked) who(c keyring.Chain) string { return u.catalog.Who(c.Machine, c.Source) }
+
 func (o *opened) openLog(ctx context.Context) (*unlocked, error) {
+	seen, err := o.watch(ctx, "")
+	if err != nil {
+		return nil, err
+	}
 	company, err := o.unlock(ctx)
 	if err != nil {
+		for i := range seen.Losses {
+			if l := &seen.Losses[i]; l.OfKeyring() { // perhaps why the passphrase is wrong
+				o.app.Warn("", l.Err(nil))
+			}
+		}
 		return nil, err
 	}
 	c, err := catalog.Open(ctx, o, company)
@@ -50,10 +63,7 @@ func (o *opened) openLog(ctx context.Context) (*unlocked, error) {
 	for _, p := range c.Problems() {
 		o.app.Warn(p.Document, p.Err)
 	}
-	if err := o.watch(ctx, vault.RecordPrefix); err != nil {
-		return nil, err
-	}
-	return &unlocked{o, company, c, blobs.New(o, company.ID)}, nil
+	return &unlocked{o, company, c, blobs.New(o, company.ID), seen}, nil
 }
 
 // filterFlags select snapshots.

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -24,7 +23,7 @@ import (
 
 func newVault(a *app) *cobra.Command {
 	return group("vault", "Make a vault, look at it, change its passphrase",
-		"  tripod vault init --vault /mnt/disk/vault", newVaultInit(a), newVaultInfo(a), newVaultPassphrase(a))
+		"  tripod vault init --vault /mnt/disk/vault", newVaultInit(a), newVaultInfo(a), newVaultPassphrase(a), newVaultAccept(a))
 }
 
 func newVaultInit(a *app) *cobra.Command {
@@ -98,7 +97,7 @@ func (a *app) vaultInit(ctx context.Context, yes bool) error {
 		return err
 	}
 	if terminal.IsTerminal(a.In) && a.Interactive() && !a.JSON && !yes {
-		if err := a.confirmCode(ctx, r.Code); err != nil {
+		if err := a.ConfirmCode(ctx, r.Code); err != nil {
 			return err
 		}
 		r.Confirmed = true
@@ -206,52 +205,10 @@ func (a *app) giveKit(r *initResult, now time.Time) error {
 			return err
 		}
 	} else {
-		a.printKit(r, now)
+		a.PrintKit(&terminal.Kit{Vault: r.Vault, Company: r.Company, Made: now, Code: r.Code, Passphrase: r.Passphrase})
 	}
 	_ = a.Out.Sync() // pipes and terminals cannot
 	return a.Failed()
-}
-
-func (a *app) printKit(r *initResult, now time.Time) {
-	a.Printf(`
-RECOVERY KIT OF A TRIPOD VAULT
-
-  Vault     %s
-  Company   %s
-  Made      %s
-
-  Recovery code
-
-      %s
-
-  This code opens the vault without its passphrase. It is shown this once.
-  Print this page or write it down, and keep it where fire, theft or a broken
-  machine do not reach it, away from the vault.
-
-  To use it, on any machine that can reach the vault or a copy of it:
-
-      tripod recovery open --vault %s
-
-`, terminal.Printable(r.Vault), r.Company, terminal.When(now), r.Code, terminal.Quoted(r.Vault))
-	if r.Passphrase != "" {
-		a.Printf("  Passphrase, made for you and shown this once:\n\n      %s\n\n", r.Passphrase)
-	}
-}
-
-// confirmCode asks for the end of the code, so that it has been written down.
-func (a *app) confirmCode(ctx context.Context, code string) error {
-	groups := strings.Split(code, "-")
-	want := strings.Join(groups[len(groups)-2:], "")
-	for {
-		got, err := a.Ask(ctx, "When you have it, type the last two groups of the recovery code: ")
-		if err != nil {
-			return fmt.Errorf("recovery code not confirmed, no vault was made: %w", err)
-		}
-		if strings.EqualFold(strings.NewReplacer("-", "", " ", "").Replace(got), want) {
-			return nil
-		}
-		a.Say("That is not the end of the code.")
-	}
 }
 
 // absolute is the path as it reads from anywhere.
@@ -405,5 +362,63 @@ func (a *app) changePassphrase(ctx context.Context, w way) (err error) {
 	if r.Machine != "" {
 		a.Tell("This machine is enrolled: it can back up without the passphrase.")
 	}
+	return nil
+}
+
+func newVaultAccept(a *app) *cobra.Command {
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "accept-rollback",
+		Short: "Take a vault for good that shows less than before",
+		Long: `Makes this machine take the vault as it is now for all that there ever was, and
+stop warning of snapshots, orders to forget or a keyring that it has seen before.
+
+Do this after you put an older copy of the vault in its place yourself. Without
+such a reason the vault hides something: ask whoever keeps it.
+
+It lists what is missing and asks; without a terminal --yes must be given. Nothing
+in the vault changes, and every other machine goes on remembering what it has seen.`,
+		Example: `  tripod vault accept-rollback --vault /mnt/disk/vault`,
+		Args:    arguments(0, 0, ""),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return a.acceptRollback(cmd.Context(), yes) },
+	}
+	a.vaultFlag(cmd)
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	return cmd
+}
+
+func (a *app) acceptRollback(ctx context.Context, yes bool) (err error) {
+	o, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, o.Close()) }()
+	u, err := o.openLog(ctx)
+	if err != nil {
+		return err
+	}
+	accepted := []string{}
+	for i := range u.seen.Losses {
+		accepted = append(accepted, terminal.OneLine(u.seen.Losses[i].Err(u.who)))
+	}
+	if len(accepted) > 0 {
+		for _, text := range accepted {
+			a.Tell("%s", text)
+		}
+		if err := a.Confirm(ctx, yes, `Type "accept" to go on from what the vault shows now: `, "accept"); err != nil {
+			return err
+		}
+		if err := u.seen.Accept(); err != nil {
+			return err
+		}
+	}
+	if a.JSON {
+		return a.Result("vault-accept-rollback", map[string]any{"accepted": accepted})
+	}
+	if len(accepted) == 0 {
+		a.Printf("The vault shows all that this machine has seen of it: there is nothing to accept.\n")
+		return nil
+	}
+	a.Printf("Accepted: this machine goes on from what the vault shows now.\n")
 	return nil
 }

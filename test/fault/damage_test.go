@@ -31,7 +31,7 @@ type damageWorld struct {
 	history []map[string]memFile
 	ids     []string // of the snapshots of history
 	objects []string
-	heads   keyring.Heads // what this machine has seen
+	seen    *keyring.Memory // what this machine has seen
 	dir     string
 	named   int // damages of which files were named
 }
@@ -53,7 +53,11 @@ func newDamageWorld(t *testing.T, seed uint64) *damageWorld {
 		for _, s := range l.cat.Snapshots() {
 			w.ids = append(w.ids, s.ID)
 		}
-		w.heads, _, err = keyring.ScanAll(ctx, l.v, keyring.Heads{})
+		w.seen = keyring.NewMemory()
+		view, err := w.seen.Look(ctx, l.v, l.v.Descriptor(), "")
+		if err == nil {
+			w.seen.Merge(view)
+		}
 		return errors.Join(err, l.perfect(ctx))
 	})
 	if err != nil {
@@ -233,11 +237,15 @@ func (w *damageWorld) examine(ctx context.Context, l looked, v *verdict) error {
 	if err := w.ask(ctx, l, v); err != nil {
 		return err
 	}
-	_, gone, err := keyring.ScanAll(ctx, l.v, w.heads)
-	for _, g := range gone {
-		v.found, v.problems = append(v.found, g.Error()), append(v.problems, g.Error())
+	view, err := w.seen.Look(ctx, l.v, l.v.Descriptor(), "")
+	if err != nil {
+		return err
 	}
-	return err
+	for i := range view.Losses {
+		text := view.Losses[i].Err(func(keyring.Chain) string { return "it" }).Error()
+		v.found, v.problems = append(v.found, text), append(v.problems, text)
+	}
+	return nil
 }
 
 // ask verifies the vault.

@@ -183,6 +183,29 @@ func TestForgottenSnapshotsAreGone(t *testing.T) {
 	}
 }
 
+func TestWho(t *testing.T) {
+	w, rs := world(t)
+	w.Commit("many", tripod.Stream, w.List([]byte("x"), 1), snapshot.Label{Host: "host", Paths: []string{"/a", "/b", "/c", "/d"}})
+	c := open(t, w)
+	many := c.Snapshots()[5].Key
+	m := w.Machine.Machine
+	for _, x := range []struct {
+		machine tripod.MachineID
+		source  tripod.SourceID
+		want    string
+	}{
+		{m, rs[0].Key.Source, "host (/home)"},
+		{m, rs[1].Key.Source, "host (/etc)"},
+		{m, many.Source, "host (/a, /b, /c, ...)"},
+		{m, tripod.SourceID{1}, "host (source 01000000)"},
+		{tripod.MachineID{2}, tripod.SourceID{1}, "machine 02000000 (source 01000000)"},
+	} {
+		if got := c.Who(x.machine, x.source); got != x.want {
+			t.Errorf("%s, not %s", got, x.want)
+		}
+	}
+}
+
 func TestFind(t *testing.T) {
 	w, rs := world(t)
 	c := open(t, w)

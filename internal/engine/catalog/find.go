@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"cmp"
 	"encoding/hex"
 	"fmt"
 	"slices"
@@ -57,6 +58,27 @@ func (f *Filter) text() string {
 		}
 	}
 	return b.String()
+}
+
+// Who names the snapshots of one machine's source for people, as far as the log
+// tells whose they are.
+func (c *Catalog) Who(m tripod.MachineID, source tripod.SourceID) string {
+	host := ""
+	for _, s := range slices.Backward(c.live) {
+		if s.Key.Machine != m {
+			continue
+		}
+		if s.Key.Source == source {
+			const most = 3
+			paths := strings.Join(s.Label.Paths[:min(most, len(s.Label.Paths))], ", ")
+			if len(s.Label.Paths) > most {
+				paths += ", ..."
+			}
+			return fmt.Sprintf("%s (%s)", s.Label.Host, paths)
+		}
+		host = cmp.Or(host, s.Label.Host)
+	}
+	return fmt.Sprintf("%s (source %.8s)", cmp.Or(host, fmt.Sprintf("machine %.8s", m)), source)
 }
 
 // ParseSpec cuts SNAPSHOT[:PATH].

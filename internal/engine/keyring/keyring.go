@@ -3,8 +3,8 @@
 // a passphrase or a recovery code, changes the passphrase, and enrols machines.
 //
 // Two other things lie on a machine and belong to keys: its own write keys
-// (machine.go), and what it has seen of each vault, by which a vault that was
-// rolled back is found out (heads.go).
+// (machine.go), and what it has seen of each vault (memory.go), by which a vault
+// that was rolled back is found out (look.go).
 //
 //	made, err := keyring.New(passphrase, time.Now(), seal.DefaultArgon())
 //	...local.Create(ctx, store, made.Descriptor, made.Keyring)
@@ -22,6 +22,7 @@ import (
 	"errors"
 	"fmt"
 	"time"
+	"unicode/utf8"
 
 	"tripod/internal/core/seal"
 	"tripod/internal/core/snapshot"
@@ -59,6 +60,18 @@ func New(passphrase string, now time.Time, cost seal.Argon) (*Made, error) {
 	m.Descriptor = d.Encode(company.Sign)
 	m.Keyring = ring.Marshal()
 	return m, nil
+}
+
+const minPassphrase = 8 // characters
+
+// StrongEnough refuses a new passphrase that anyone who gets hold of the vault
+// would guess at once.
+func StrongEnough(passphrase string) error {
+	if utf8.RuneCountInString(passphrase) >= minPassphrase {
+		return nil
+	}
+	return tripod.Errorf(tripod.Invalid, "passphrase: needs %d characters or more", minPassphrase).
+		WithHint("whoever gets a copy of the vault can try passphrases as fast as their machines allow; several random words are best")
 }
 
 // Sealed is a vault's descriptor and its newest keyring, which a holder opens.
@@ -214,25 +227,44 @@ func Endorse(ctx context.Context, a vault.Admin, d *snapshot.Descriptor, company
 	return nil
 }
 
-// Endorsed reports whether the vault holds the certificate of this machine.
+// Endorsed reports whether the vault holds a valid certificate of this machine.
+// One that is damaged counts as missing: PutBack and Endorse replace it.
 func Endorsed(ctx context.Context, r Documents, d *snapshot.Descriptor, m *seal.MachineKeys) (bool, error) {
-	name := vault.CertificatePrefix + m.Machine.String()
-	found := false
-	err := r.Documents(ctx, name, func(n string, content []byte) error {
+	encoded, err := certificate(ctx, r, d, m)
+	return encoded != nil, err
+}
+
+func certificate(ctx context.Context, r Documents, d *snapshot.Descriptor, m *seal.MachineKeys) (encoded []byte, err error) {
+	name := vault.CertificateName(m.Machine)
+	err = r.Documents(ctx, name, func(n string, content []byte) error {
 		if n != name {
 			return nil
 		}
-		c, err := snapshot.ParseCertificate(content, d)
-		if err != nil {
-			return err
+		err := certifies(content, d, m)
+		if err == nil {
+			encoded = bytes.Clone(content)
 		}
-		if !bytes.Equal(c.Key, ed25519Key(m.Sign.Public())) {
-			return tripod.Errorf(tripod.Conflict, "the vault's certificate of machine %.8s is for another key", m.Machine)
+		if errors.Is(err, tripod.Corrupt) || errors.Is(err, tripod.Denied) {
+			return nil
 		}
-		found = true
-		return nil
+		return err
 	})
-	return found, err
+	return encoded, err
+}
+
+// certifies checks that a certificate is good for this machine.
+func certifies(encoded []byte, d *snapshot.Descriptor, m *seal.MachineKeys) error {
+	c, err := snapshot.ParseCertificate(encoded, d)
+	if err != nil {
+		return err
+	}
+	if c.Machine != m.Machine {
+		return tripod.Errorf(tripod.Corrupt, "certificate of machine %.8s: lies under another's name", c.Machine)
+	}
+	if !bytes.Equal(c.Key, ed25519Key(m.Sign.Public())) {
+		return tripod.Errorf(tripod.Conflict, "the vault's certificate of machine %.8s is for another key", m.Machine)
+	}
+	return nil
 }
 
 // Machines counts the machines that a vault has certificates of.

@@ -6,10 +6,13 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"pgregory.net/rapid"
 
 	"tripod/internal/core/seal"
 	"tripod/internal/core/snapshot"
@@ -250,77 +253,268 @@ func TestMachineFile(t *testing.T) {
 	}
 }
 
-func TestHeads(t *testing.T) {
-	name := filepath.Join(t.TempDir(), "vaults", "v", "heads")
-	c, d := Chain{Machine: tripod.MachineID{1}}, Chain{Machine: tripod.MachineID{2}}
-	seen := Heads{c: {3, snapshot.Hash{3}}}
-	if empty, err := ReadHeads(name); err != nil || len(empty) != 0 {
-		t.Fatalf("before: %v, %v", empty, err)
-	}
-	if !seen.Merge(Heads{d: {1, snapshot.Hash{1}}, c: {2, snapshot.Hash{2}}}) || seen[c].Seq != 3 || seen[d].Seq != 1 {
-		t.Errorf("merged: %v", seen)
-	}
-	if seen.Merge(Heads{d: {1, snapshot.Hash{1}}}) {
-		t.Error("merging what is known changed something")
-	}
-	if err := seen.Write(name); err != nil {
-		t.Fatal(err)
-	}
-	got, err := ReadHeads(name)
-	if err != nil || !maps.Equal(got, seen) {
-		t.Errorf("read back %v, %v", got, err)
-	}
-	if !Under(vault.RecordPrefix, c) || !Under(vault.RecordPrefix+c.Machine.String()+"/", c) || Under(vault.RecordPrefix+c.Machine.String()+"/", d) {
-		t.Error("under")
-	}
-	if err := os.WriteFile(name, []byte("what\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := ReadHeads(name); !errors.Is(err, tripod.Corrupt) {
-		t.Errorf("damaged: %v", err)
-	}
-}
-
-func TestRollback(t *testing.T) {
-	s, made := newShelf(t)
+// machineIn is a machine that the vault knows.
+func machineIn(t *testing.T, s shelf, made *Made) *seal.MachineKeys {
+	t.Helper()
 	m, err := made.Company.NewMachine()
 	if err != nil {
 		t.Fatal(err)
 	}
-	var prev snapshot.Hash
-	put := func(seq uint64, began time.Time) string {
-		r := snapshot.Record{
-			Company: made.Company.ID, Key: snapshot.Key{Machine: m.Machine, Seq: seq}, Prev: prev,
-			Type: tripod.Files, Time: began,
+	if err := Endorse(t.Context(), s, load(t, s).Descriptor, made.Company, m, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// A machine has a copy of its certificate, and puts it back where it is lost.
+func TestALostCertificateComesBack(t *testing.T) {
+	config := t.TempDir()
+	s, made := newShelf(t)
+	d := load(t, s).Descriptor
+	m := machineIn(t, s, made)
+	if err := SaveMachine(config, m); err != nil {
+		t.Fatal(err)
+	}
+	if err := PutBack(t.Context(), s, d, config, m); !errors.Is(err, tripod.NotFound) {
+		t.Errorf("no copy: %v", err)
+	}
+	if err := KeepCertificate(t.Context(), s, d, config, m); err != nil {
+		t.Fatal(err)
+	}
+	name := vault.CertificateName(m.Machine)
+	kept := s[name]
+	s[name] = []byte("noise")
+	if known, err := Endorsed(t.Context(), s, d, m); err != nil || known {
+		t.Errorf("damaged: %v, %v", known, err)
+	}
+	delete(s, name)
+	if err := KeepCertificate(t.Context(), s, d, config, m); err != nil {
+		t.Fatal(err) // which does not forget what was kept
+	}
+	if err := PutBack(t.Context(), s, d, config, m); err != nil || string(s[name]) != string(kept) {
+		t.Errorf("put back: %v", err)
+	}
+	twin := machineIn(t, s, made)
+	if err := PutBack(t.Context(), shelf{}, d, config, twin); !errors.Is(err, tripod.NotFound) {
+		t.Errorf("another machine's copy: %v", err)
+	}
+}
+
+func TestMemoryFile(t *testing.T) {
+	name := MemoryFile(t.TempDir(), [16]byte{1})
+	if empty, err := ReadMemory(name); err != nil || len(empty.Heads) != 0 {
+		t.Fatalf("before: %v, %v", empty, err)
+	}
+	m := NewMemory()
+	c, d := Chain{Machine: tripod.MachineID{1}}, Chain{Machine: tripod.MachineID{2}, Source: tripod.SourceID{3}}
+	m.Heads[c] = Head{3, snapshot.Hash{3}, time.Unix(1_700_000_000, 0).UTC()}
+	m.Heads[d] = Head{1, snapshot.Hash{1}, time.Unix(0, 0).UTC()}
+	m.Forgotten[d] = Numbers{{1, 40}, {42, 42}}
+	m.Keyring = Ring{2, snapshot.Hash{2}, map[snapshot.Hash]bool{{1}: true}}
+	if err := m.Write(name); err != nil {
+		t.Fatal(err)
+	}
+	got, err := ReadMemory(name)
+	if err != nil || !reflect.DeepEqual(got, m) {
+		t.Errorf("read back %+v, %v", got, err)
+	}
+	for _, line := range []string{"what", "head x y 1 z", "forgotten " + strings.Repeat("0", 32) + " " + strings.Repeat("0", 32) + " 3-1", "keyring x y", "replaced 1"} {
+		if err := os.WriteFile(name, []byte(line+"\n"), 0o600); err != nil {
+			t.Fatal(err)
 		}
-		encoded := r.Sign(m.Sign)
-		prev = snapshot.HashOf(encoded)
-		name := vault.RecordPrefix + vault.KeyPath(r.Key)
-		s[name] = encoded
-		return name
+		if got, err := ReadMemory(name); !errors.Is(err, tripod.Corrupt) || tripod.HintOf(err) == "" || len(got.Heads) != 0 {
+			t.Errorf("%q: %v", line, err)
+		}
 	}
-	put(1, time.Unix(1, 0))
-	second := put(2, time.Unix(2, 0))
-	seen, problems, err := ScanAll(t.Context(), s, Heads{})
-	if err != nil || len(problems) != 0 || len(seen) != 1 {
-		t.Fatalf("first look: %v, %v, %v", seen, problems, err)
+}
+
+func TestNumbers(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		draw := func(label string) (map[uint64]bool, Numbers) {
+			list := rapid.SliceOf(rapid.Uint64Range(1, 30)).Draw(t, label)
+			slices.Sort(list)
+			set, s := map[uint64]bool{}, Numbers(nil)
+			for _, n := range list {
+				set[n] = true
+				s = s.add(n)
+			}
+			return set, s
+		}
+		a, as := draw("a")
+		b, bs := draw("b")
+		maps.Copy(a, b)
+		both := as.and(bs)
+		if both.Count() != uint64(len(a)) {
+			t.Fatalf("%s and %s make %s", as, bs, both)
+		}
+		if len(a) > 0 {
+			if again, ok := parseNumbers(both.String()); !ok || !slices.Equal(again, both) {
+				t.Fatalf("%s is read as %s", both, again)
+			}
+		}
+	})
+}
+
+// looker is a machine that looks at a vault from time to time.
+type looker struct {
+	t      *testing.T
+	s      shelf
+	d      *snapshot.Descriptor
+	memory *Memory
+}
+
+// wants looks and wants losses that say this, in order. Then it remembers.
+func (l *looker) wants(what string, texts ...string) *View {
+	l.t.Helper()
+	v, err := l.memory.Look(l.t.Context(), l.s, l.d, "")
+	if err != nil {
+		l.t.Fatal(err)
 	}
-	third := put(3, time.Unix(3, 0))
-	if _, problems, _ := ScanAll(t.Context(), s, seen); len(problems) != 0 {
-		t.Errorf("grown: %v", problems)
+	var got []string
+	for i := range v.Losses {
+		err := v.Losses[i].Err(func(Chain) string { return "WHO" })
+		if !errors.Is(err, tripod.Corrupt) || !strings.Contains(tripod.HintOf(err), "accept-rollback") {
+			l.t.Errorf("%s: %v, hint %q", what, err, tripod.HintOf(err))
+		}
+		got = append(got, err.Error())
 	}
-	delete(s, third)
-	delete(s, second)
-	_, problems, _ = ScanAll(t.Context(), s, seen)
-	if len(problems) != 1 || !strings.Contains(problems[0].Error(), "up to number 1, but this machine has seen number 2") {
-		t.Errorf("rolled back: %v", problems)
+	ok := len(got) == len(texts)
+	for i := range got {
+		ok = ok && strings.Contains(got[i], texts[i])
 	}
-	put(2, time.Unix(9, 0))
-	if _, problems, _ = ScanAll(t.Context(), s, seen); len(problems) != 1 || !strings.Contains(problems[0].Error(), "not the one") {
-		t.Errorf("replaced: %v", problems)
+	if !ok {
+		l.t.Errorf("%s: told %q, want %q", what, got, texts)
 	}
-	clear(s)
-	if _, problems, _ = ScanAll(t.Context(), s, seen); len(problems) != 1 {
-		t.Errorf("gone: %v", problems)
+	l.memory.Merge(v)
+	return v
+}
+
+// history puts records of one chain into a vault.
+type history struct {
+	made *Made
+	m    *seal.MachineKeys
+	s    shelf
+	prev snapshot.Hash
+}
+
+func (h *history) put(seq uint64, began int64) (name string) {
+	r := snapshot.Record{
+		Company: h.made.Company.ID, Key: snapshot.Key{Machine: h.m.Machine, Source: tripod.SourceID{1}, Seq: seq}, Prev: h.prev,
+		Type: tripod.Files, Time: time.Unix(began, 0),
 	}
+	encoded := r.Sign(h.m.Sign)
+	h.prev = snapshot.HashOf(encoded)
+	name = vault.RecordName(r.Key)
+	h.s[name] = encoded
+	return name
+}
+
+func newLooker(t *testing.T) (*looker, *history) {
+	s, made := newShelf(t)
+	return &looker{t, s, load(t, s).Descriptor, NewMemory()}, &history{made: made, m: machineIn(t, s, made), s: s}
+}
+
+func TestRollback(t *testing.T) {
+	l, h := newLooker(t)
+	h.put(1, 1)
+	second := h.put(2, 2)
+	l.wants("first look")
+	third := h.put(3, 3)
+	l.wants("grown")
+	kept := h.s[third]
+	h.s[third] = []byte("damaged")
+	l.wants("damaged, which the catalog tells")
+	h.s[third] = kept
+	delete(h.s, third)
+	delete(h.s, second)
+	const less = "snapshots of WHO up to number 1, but this machine has seen number 3, made 1970-01-01 00:00 UTC"
+	l.wants("rolled back", less)
+	l.wants("as long as it is", less)
+	h.put(2, 9)
+	l.wants("written to again", "up to number 2")
+	h.put(3, 9)
+	const other = "snapshot number 3 of WHO is not the one"
+	l.wants("replaced", other)
+	h.put(4, 10)
+	v := l.wants("and gone on from there", other)
+	if v2, err := l.memory.Look(t.Context(), h.s, l.d, tripod.MachineID{9}.String()+"/"); err != nil || len(v2.Losses) != 0 {
+		t.Errorf("another machine's snapshots: %v, %v", v2.Losses, err)
+	}
+	l.memory.Accept(v)
+	l.wants("accepted")
+	for name := range h.s {
+		if strings.HasPrefix(name, vault.RecordPrefix) {
+			delete(h.s, name)
+		}
+	}
+	l.wants("gone", "no snapshot of WHO, but this machine has seen number 4")
+}
+
+func TestForgottenSnapshotsThatComeBackAreTold(t *testing.T) {
+	l, h := newLooker(t)
+	var orders []string
+	for seq := uint64(1); seq <= 4; seq++ {
+		record := snapshot.HashOf(h.s[h.put(seq, int64(seq))])
+		o := snapshot.Order{Company: h.made.Company.ID, Key: snapshot.Key{Machine: h.m.Machine, Source: tripod.SourceID{1}, Seq: seq}, Record: record, Time: time.Unix(9, 0)}
+		name := vault.OrderName(o.Key)
+		if seq != 3 {
+			h.s[name] = o.Encode(h.made.Company.Sign)
+			orders = append(orders, name)
+		}
+	}
+	forged := snapshot.Key{Machine: h.m.Machine, Source: tripod.SourceID{1}, Seq: 3}
+	h.s[vault.OrderName(forged)] = []byte("noise")
+	l.wants("first look")
+	delete(h.s, vault.OrderName(forged))
+	l.wants("what was no order is gone")
+	delete(h.s, orders[0])
+	l.wants("one is gone", "1 snapshot of WHO, forgotten by an order that this machine has seen, is in the vault again")
+	h.s[orders[1]] = []byte("damaged")
+	const two = "2 snapshots of WHO, forgotten by an order that this machine has seen, are in the vault again"
+	l.wants("one more is damaged", two)
+	l.memory.Accept(l.wants("as long as it is", two))
+	l.wants("accepted")
+}
+
+// A passphrase that was changed must not become valid again in silence.
+func TestAnOlderKeyringThatComesBackIsTold(t *testing.T) {
+	l, _ := newLooker(t)
+	change := func(from, to string) {
+		if err := load(t, l.s).ChangePassphrase(t.Context(), l.s, seal.PassphraseSlot, from, to, cheap); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first, second, third := vault.KeyringName(1), vault.KeyringName(2), vault.KeyringName(3)
+	l.wants("first look")
+	change(passphrase, "a second one")
+	change("a second one", "a third one")
+	l.wants("changed twice meanwhile")
+	l.wants("again")
+	newest := l.s[third]
+	const older = "keyring is an older one than this machine has seen: number 3 came after it"
+	delete(l.s, third)
+	l.wants("the newest removed", older)
+	l.s[third] = l.s[first]
+	l.wants("an old one under the new one's name", older)
+	l.s[third] = newest
+	l.wants("put back")
+	l.s[vault.KeyringName(4)] = l.s[second]
+	l.wants("an old one under a new name", older)
+	delete(l.s, vault.KeyringName(4))
+	l.s[third] = []byte("noise")
+	l.wants("damaged, which is told by Load")
+	other, err := New(passphrase, time.Now(), cheap)
+	if err != nil {
+		t.Fatal(err)
+	}
+	copy(other.Keyring[len("tripod 1 keyring\n"):], l.d.Company[:])
+	l.s[third] = other.Keyring
+	l.wants("another one under its name", "keyring number 3 is not the one that this machine has seen")
+	delete(l.s, third)
+	l.memory.Accept(l.wants("removed", older))
+	l.wants("accepted")
+	change("a second one", "a fourth one")
+	l.wants("changed")
+	clear(l.s)
+	l.wants("none", "keyring is missing")
 }

@@ -1,6 +1,8 @@
 package keyring
 
 import (
+	"bytes"
+	"context"
 	"crypto"
 	"crypto/ed25519"
 	"encoding/base64"
@@ -13,8 +15,10 @@ import (
 	"strings"
 
 	"tripod/internal/core/seal"
+	"tripod/internal/core/snapshot"
 	"tripod/internal/core/tripod"
 	"tripod/internal/driver/durable"
+	"tripod/internal/vault"
 )
 
 // Modes of what holds keys.
@@ -93,6 +97,39 @@ func parseMachine(content []byte) (*seal.MachineKeys, error) {
 		return nil, tripod.Errorf(tripod.Corrupt, "machine keys: not base64")
 	}
 	return seal.UnmarshalMachine(raw)
+}
+
+// KeepCertificate copies this machine's certificate from the vault into its
+// configuration, for PutBack. It holds nothing secret. That it could not be kept
+// is no reason not to back up.
+func KeepCertificate(ctx context.Context, r Documents, d *snapshot.Descriptor, config string, m *seal.MachineKeys) error {
+	encoded, err := certificate(ctx, r, d, m)
+	if err != nil || encoded == nil {
+		return err
+	}
+	name := certificateFile(config, m.Company.ID)
+	if kept, err := os.ReadFile(name); err == nil && bytes.Equal(kept, encoded) {
+		return nil
+	}
+	if err := durable.ReplaceFile(name, privateFile, encoded); err != nil {
+		return fmt.Errorf("copy of this machine's certificate: %w", err)
+	}
+	return nil
+}
+
+// PutBack puts this machine's certificate back into a vault that has lost it,
+// without which nobody can use the machine's snapshots. It returns NotFound when
+// no copy of it was kept that is valid.
+func PutBack(ctx context.Context, a vault.Admin, d *snapshot.Descriptor, config string, m *seal.MachineKeys) error {
+	kept, err := os.ReadFile(certificateFile(config, m.Company.ID))
+	if err != nil || certifies(kept, d, m) != nil {
+		return tripod.Errorf(tripod.NotFound, "this machine kept no copy of its certificate")
+	}
+	return a.PutDocument(ctx, vault.CertificateName(m.Machine), kept)
+}
+
+func certificateFile(config string, company tripod.CompanyID) string {
+	return filepath.Join(filepath.Dir(MachineFile(config, company)), "machine.certificate")
 }
 
 // ed25519Key gives a public key its type.

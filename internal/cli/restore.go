@@ -137,7 +137,11 @@ func (a *app) restore(ctx context.Context, f *restoreFlags, what string) (err er
 // tellSnapshot says which snapshot was found, before anything is written.
 func (a *app) tellSnapshot(s *catalog.Snapshot) {
 	if a.JSON {
-		a.PrintJSON(a.Err, map[string]any{"type": "restoring", "v": 1, "snapshot": describeSnapshot(s)})
+		a.PrintJSON(a.Err, struct {
+			Type     string       `json:"type"`
+			V        int          `json:"v"`
+			Snapshot jsonSnapshot `json:"snapshot"`
+		}{"restoring", 1, describeSnapshot(s)})
 		return
 	}
 	a.Tell("Snapshot %s of %s: %s %s, %s", s.ID, terminal.Printable(s.Label.Host), s.Record.Type, terminal.Printable(strings.Join(s.Label.Paths, " ")),

@@ -105,7 +105,11 @@ func (j *job) inPart(path, at, kept string, size int64, g *gaps) error {
 	if at != "" {
 		kept = "the rest is kept as " + at
 	}
-	return j.fail(path, tripod.Errorf(tripod.Corrupt, "%s of %d cannot be read; %s: %w", RangesText(list), size, kept, g.first()))
+	err := tripod.Errorf(tripod.Corrupt, "%s of %d cannot be read; %s: %w", RangesText(list), size, kept, g.first())
+	if at == "" && j.Overwrite == Never && !j.DryRun {
+		err = err.WithHint("restore into another folder, or give --overwrite changed, to keep what can be read")
+	}
+	return j.fail(path, err)
 }
 
 // setAside closes a file that lacks some of its content and keeps it for

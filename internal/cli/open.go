@@ -172,34 +172,13 @@ func (a *app) newPassphrase(ctx context.Context, variable string) (text string, 
 		return text, false, keyring.StrongEnough(text)
 	}
 	if a.Interactive() && !a.JSON {
-		text, err = a.askNewPassphrase(ctx)
+		text, err = a.AskNewPassphrase(ctx, keyring.StrongEnough)
 		if text != "" || err != nil {
 			return text, false, err
 		}
 	}
 	text, err = seal.NewPassphrase()
 	return text, true, err
-}
-
-func (a *app) askNewPassphrase(ctx context.Context) (string, error) {
-	for {
-		text, err := a.AskSecret(ctx, "New passphrase (leave empty to have a strong one made): ")
-		if err != nil || text == "" {
-			return "", err
-		}
-		if err := keyring.StrongEnough(text); err != nil {
-			a.Say("%s\n  %s", err, tripod.HintOf(err))
-			continue
-		}
-		again, err := a.AskSecret(ctx, "The same again: ")
-		if err != nil {
-			return "", err
-		}
-		if again == text {
-			return text, nil
-		}
-		a.Say("The two differ, try again.")
-	}
 }
 
 // The environment variables that give secrets; with _FILE or _COMMAND behind

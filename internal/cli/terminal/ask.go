@@ -77,6 +77,29 @@ func (c *Console) AskSecret(ctx context.Context, question string) (string, error
 	return text, err
 }
 
+// AskNewPassphrase asks for a passphrase that is to become valid, twice, until
+// check lets it pass. Nothing typed means that one is to be made.
+func (c *Console) AskNewPassphrase(ctx context.Context, check func(string) error) (string, error) {
+	for {
+		text, err := c.AskSecret(ctx, "New passphrase (leave empty to have a strong one made): ")
+		if err != nil || text == "" {
+			return "", err
+		}
+		if err := check(text); err != nil {
+			c.Say("%s\n  %s", err, tripod.HintOf(err))
+			continue
+		}
+		again, err := c.AskSecret(ctx, "The same again: ")
+		if err != nil {
+			return "", err
+		}
+		if again == text {
+			return text, nil
+		}
+		c.Say("The two differ, try again.")
+	}
+}
+
 // RestoreTerminal shows what is typed again.
 func (c *Console) RestoreTerminal() {
 	c.mu.Lock()

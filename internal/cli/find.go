@@ -5,11 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
-	"tripod/internal/cli/terminal"
+	"tripod/internal/cli/listing"
 	"tripod/internal/core/tripod"
 	"tripod/internal/engine/browse"
 	"tripod/internal/engine/catalog"
@@ -37,18 +36,6 @@ lists their versions. * stands for any text without a slash, ? for one character
 	return cmd
 }
 
-type jsonFound struct {
-	Path     string        `json:"path"`
-	PathRaw  string        `json:"path_raw,omitempty"`
-	Host     string        `json:"host"`
-	Versions []jsonVersion `json:"versions"`
-}
-
-type jsonVersion struct {
-	Entry     *terminal.Entry `json:"entry"`
-	Snapshots []string        `json:"snapshots"`
-}
-
 func (a *app) find(ctx context.Context, q browse.Query) (err error) {
 	u, err := a.read(ctx)
 	if err != nil {
@@ -62,38 +49,11 @@ func (a *app) find(ctx context.Context, q browse.Query) (err error) {
 	if err != nil {
 		return err
 	}
-	if a.JSON {
-		list := []jsonFound{}
-		for i := range found {
-			j := jsonFound{Path: "/" + found[i].Path, PathRaw: terminal.Raw("/" + found[i].Path), Host: found[i].Host}
-			for k := range found[i].Versions {
-				v := &found[i].Versions[k]
-				j.Versions = append(j.Versions, jsonVersion{terminal.Describe(&v.Entry), v.Snapshots})
-			}
-			list = append(list, j)
-		}
-		return a.Result("find", map[string]any{"pattern": q.Pattern, "found": list})
-	}
-	if len(found) == 0 {
+	if len(found) == 0 && !a.JSON {
 		return tripod.Errorf(tripod.NotFound, "nothing found for %q", q.Pattern).
 			WithHint("searched %s; * stands for any text: '*%s*'", tripod.Count(len(u.catalog.Select(q.Filter)), "snapshot"), strings.Trim(q.Pattern, "*"))
 	}
-	for i := range found {
-		a.printFound(&found[i])
-	}
-	return nil
-}
-
-func (a *app) printFound(f *browse.Found) {
-	a.Printf("/%s  (on %s)\n", f.Path, f.Host)
-	for i := range f.Versions {
-		v := &f.Versions[i]
-		in := "in " + strings.Join(v.Snapshots, ", ")
-		if n := len(v.Snapshots); n > 3 {
-			in = fmt.Sprintf("in %s, %s to %s", tripod.Count(n, "snapshot"), v.Snapshots[0], v.Snapshots[n-1])
-		}
-		a.Printf("  %s  %12s  %s\n", terminal.When(terminal.Modified(&v.Entry)), terminal.EntrySize(&v.Entry), in)
-	}
+	return listing.Found(a.Console, q.Pattern, found)
 }
 
 func newDiff(a *app) *cobra.Command {
@@ -112,14 +72,6 @@ func newDiff(a *app) *cobra.Command {
 	}
 	a.vaultFlag(cmd)
 	return cmd
-}
-
-type jsonChange struct {
-	Change  string          `json:"change"`
-	Path    string          `json:"path"`
-	PathRaw string          `json:"path_raw,omitempty"`
-	Old     *terminal.Entry `json:"old,omitempty"`
-	New     *terminal.Entry `json:"new,omitempty"`
 }
 
 func (a *app) diff(ctx context.Context, args []string) (err error) {
@@ -144,30 +96,17 @@ func (a *app) diff(ctx context.Context, args []string) (err error) {
 			return err
 		}
 	}
-	began := time.Now()
-	changes := []jsonChange{}
-	counts := map[browse.ChangeKind]int64{}
+	changes := listing.NewChanges(a.Console)
 	err = b.Diff(ctx, from, to, func(c browse.Change) error {
 		if !under(c.Path, below) {
 			return nil
 		}
-		counts[c.Kind]++
-		if a.JSON {
-			changes = append(changes, describeChange(&c))
-			return nil
-		}
-		a.Printf("%s  /%s\n", sign(c.Kind), c.Path)
-		return a.Failed()
+		return changes.Add(&c)
 	})
 	if err != nil {
 		return err
 	}
-	if a.JSON {
-		return a.Result("diff", map[string]any{"from": from.ID, "to": to.ID, "changes": changes})
-	}
-	a.Tell("%s added, %s removed, %s changed, %s with other metadata (%s)", tripod.Number(counts[browse.Added]), tripod.Number(counts[browse.Removed]),
-		tripod.Number(counts[browse.Modified]+counts[browse.Retyped]), tripod.Number(counts[browse.Metadata]), terminal.Duration(time.Since(began)))
-	return nil
+	return changes.End(from.ID, to.ID)
 }
 
 // inEither returns NotFound when a path is in neither of two snapshots.
@@ -193,15 +132,4 @@ func inTree(s *catalog.Snapshot, path string) string {
 
 func under(path, dir string) bool {
 	return dir == "" || path == dir || strings.HasPrefix(path, dir+"/")
-}
-
-func sign(k browse.ChangeKind) string {
-	if s, ok := map[browse.ChangeKind]string{browse.Added: "+", browse.Removed: "-", browse.Metadata: "U", browse.Retyped: "T"}[k]; ok {
-		return s
-	}
-	return "M"
-}
-
-func describeChange(c *browse.Change) jsonChange {
-	return jsonChange{string(c.Kind), "/" + c.Path, terminal.Raw("/" + c.Path), terminal.Describe(c.Old), terminal.Describe(c.New)}
 }

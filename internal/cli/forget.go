@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tripod/internal/cli/listing"
 	"tripod/internal/cli/terminal"
 	"tripod/internal/core/tripod"
 	"tripod/internal/engine/catalog"
@@ -72,7 +73,7 @@ func (a *app) confirmForget(ctx context.Context, chosen []catalog.Snapshot, yes 
 		t := a.Console
 		t.Say("To be forgotten for good:")
 		for i := range chosen {
-			s := describeSnapshot(&chosen[i])
+			s := listing.OfSnapshot(&chosen[i])
 			t.Say("  %s  %s  %s  %s", s.ID, terminal.When(chosen[i].Record.Time), terminal.Printable(s.Host), terminal.Printable(strings.Join(s.Paths, " ")))
 		}
 	}
@@ -100,11 +101,7 @@ func (u *unlocked) order(ctx context.Context, chosen []catalog.Snapshot) error {
 
 func (a *app) printForgotten(chosen []catalog.Snapshot, left int) error {
 	if a.JSON {
-		list := []jsonSnapshot{}
-		for i := range chosen {
-			list = append(list, describeSnapshot(&chosen[i]))
-		}
-		return a.Result("forget", map[string]any{"forgotten": list, "left": left})
+		return a.Result("forget", map[string]any{"forgotten": listing.OfSnapshots(chosen), "left": left})
 	}
 	for _, s := range chosen {
 		a.Printf("Forgot snapshot %s of %s.\n", s.ID, terminal.When(s.Record.Time))

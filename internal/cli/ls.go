@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tripod/internal/cli/listing"
 	"tripod/internal/cli/terminal"
 	"tripod/internal/core/tree"
 	"tripod/internal/core/tripod"
@@ -54,7 +55,7 @@ func (a *app) ls(ctx context.Context, f *lsFlags, what string) (err error) {
 	}
 	prefix := top.Path()
 	if a.JSON {
-		a.BeginList("ls", "entries", terminal.Place{Snapshot: s.ID, Path: "/" + prefix, PathRaw: terminal.Raw("/" + prefix)})
+		a.BeginList("ls", "entries", listing.Place{Snapshot: s.ID, Path: "/" + prefix, PathRaw: terminal.Raw("/" + prefix)})
 	}
 	n := 0
 	print := func(e *tree.Entry) error {
@@ -63,7 +64,7 @@ func (a *app) ls(ctx context.Context, f *lsFlags, what string) (err error) {
 			if n > 1 {
 				a.Printf(",")
 			}
-			a.PrintJSON(a.Out, terminal.Describe(e))
+			a.PrintJSON(a.Out, listing.OfEntry(e))
 			return a.Failed()
 		}
 		a.printEntry(f, e, prefix)
@@ -112,7 +113,7 @@ func (a *app) printEntry(f *lsFlags, e *tree.Entry, prefix string) {
 		a.Printf("%s\n", name)
 		return
 	}
-	a.Printf("%s\n", terminal.Long(e, name))
+	a.Printf("%s\n", listing.Long(e, name))
 }
 
 func newCat(a *app) *cobra.Command {

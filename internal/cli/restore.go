@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tripod/internal/cli/listing"
 	"tripod/internal/cli/terminal"
 	"tripod/internal/core/tripod"
 	"tripod/internal/engine/catalog"
@@ -138,10 +139,10 @@ func (a *app) restore(ctx context.Context, f *restoreFlags, what string) (err er
 func (a *app) tellSnapshot(s *catalog.Snapshot) {
 	if a.JSON {
 		a.PrintJSON(a.Err, struct {
-			Type     string       `json:"type"`
-			V        int          `json:"v"`
-			Snapshot jsonSnapshot `json:"snapshot"`
-		}{"restoring", 1, describeSnapshot(s)})
+			Type     string           `json:"type"`
+			V        int              `json:"v"`
+			Snapshot listing.Snapshot `json:"snapshot"`
+		}{"restoring", 1, listing.OfSnapshot(s)})
 		return
 	}
 	a.Tell("Snapshot %s of %s: %s %s, %s", s.ID, terminal.Printable(s.Label.Host), s.Record.Type, terminal.Printable(strings.Join(s.Label.Paths, " ")),
@@ -206,7 +207,7 @@ func (a *app) printRestore(f *restoreFlags, s *catalog.Snapshot, r *restore.Repo
 		return nil // the stream is all that belongs there
 	}
 	if a.JSON {
-		d := describeSnapshot(s)
+		d := listing.OfSnapshot(s)
 		return a.Result("restore", restoreResult{
 			s.ID, d.Host, d.Paths, d.Time, absolute(f.to), f.dryRun, r.Files, r.Folders, r.Bytes, r.Reused, r.Unchanged, r.Conflicts, r.Failed,
 			append([]string{}, r.Damaged...), terminal.RawAll(r.Damaged), describePartial(r.Partial), r.Warnings, took.Seconds(),

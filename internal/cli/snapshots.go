@@ -4,13 +4,12 @@ import (
 	"context"
 	"errors"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
+	"tripod/internal/cli/listing"
 	"tripod/internal/cli/terminal"
 	"tripod/internal/core/seal"
-	"tripod/internal/core/tripod"
 	"tripod/internal/engine/blobs"
 	"tripod/internal/engine/catalog"
 	"tripod/internal/engine/keyring"
@@ -103,36 +102,6 @@ a vault that shows less than this machine has seen before, is told as a warning.
 	return cmd
 }
 
-type jsonSnapshot struct {
-	ID       string   `json:"id"`
-	Time     string   `json:"time"`
-	Host     string   `json:"host"`
-	Type     string   `json:"type"`
-	Paths    []string `json:"paths"`
-	Raw      []string `json:"paths_raw,omitempty"` // see terminal.Raw
-	Tags     []string `json:"tags"`
-	Files    int64    `json:"files"`
-	Bytes    int64    `json:"bytes"`
-	Skipped  int64    `json:"skipped"`
-	Machine  string   `json:"machine"`
-	Source   string   `json:"source"`
-	Sequence uint64   `json:"sequence"`
-	Program  string   `json:"program"`
-	Hash     string   `json:"record_hash"`
-}
-
-func describeSnapshot(s *catalog.Snapshot) jsonSnapshot {
-	j := jsonSnapshot{
-		ID: s.ID, Time: s.Record.Time.UTC().Format(time.RFC3339), Type: s.Record.Type.String(), Paths: []string{}, Tags: []string{},
-		Machine: s.Key.Machine.String(), Source: s.Key.Source.String(), Sequence: s.Key.Seq, Hash: tripod.Sum(s.Hash).String(),
-	}
-	if l := s.Label; l != nil {
-		j.Host, j.Files, j.Bytes, j.Skipped, j.Program = l.Host, l.Files, l.Bytes, l.Skipped, l.Program
-		j.Paths, j.Tags, j.Raw = append(j.Paths, l.Paths...), append(j.Tags, l.Tags...), terminal.RawAll(l.Paths)
-	}
-	return j
-}
-
 func (a *app) snapshots(ctx context.Context, f catalog.Filter) (err error) {
 	u, err := a.read(ctx)
 	if err != nil {
@@ -140,14 +109,10 @@ func (a *app) snapshots(ctx context.Context, f catalog.Filter) (err error) {
 	}
 	defer func() { err = errors.Join(err, u.Close()) }()
 	found := u.catalog.Select(f)
-	list := make([]jsonSnapshot, 0, len(found))
-	for i := range found {
-		list = append(list, describeSnapshot(&found[i]))
-	}
 	if a.JSON {
-		return a.Result("snapshots", map[string]any{"snapshots": list})
+		return a.Result("snapshots", map[string]any{"snapshots": listing.OfSnapshots(found)})
 	}
-	if len(list) == 0 {
+	if len(found) == 0 {
 		if len(u.catalog.Snapshots()) == 0 {
 			a.Tell("The vault holds no snapshots yet.")
 		} else {
@@ -155,26 +120,8 @@ func (a *app) snapshots(ctx context.Context, f catalog.Filter) (err error) {
 		}
 		return nil
 	}
-	rows := [][]string{{"ID", "TIME", "HOST", "TYPE", "FILES", "SIZE", "TAGS", "PATHS"}}
-	for i, s := range list {
-		files := tripod.Number(s.Files)
-		if found[i].Record.Type != tripod.Files {
-			files = "-"
-		}
-		rows = append(rows, []string{
-			s.ID, terminal.When(found[i].Record.Time), terminal.Printable(s.Host), s.Type, files, terminal.Size(s.Bytes), terminal.Printable(orDash(strings.Join(s.Tags, ","))),
-			terminal.Printable(strings.Join(s.Paths, " ")),
-		})
-	}
-	a.Table(rows)
+	listing.Table(a.Console, found)
 	return nil
-}
-
-func orDash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
 }
 
 // completeSnapshots offers the ids of snapshots, where the passphrase is at hand

@@ -121,7 +121,7 @@ var importTable = []row{
 	},
 	{
 		folder: "internal/cli",
-		may:    join(core, contracts, vaultRing, engines, wire, "internal/service/mount", "internal/cli/terminal", "internal/cli/verdict"),
+		may:    join(core, contracts, vaultRing, engines, wire, "internal/service/mount", "internal/cli/*"),
 		tests:  join(fakes, "internal/lab/**"),
 		why:    "a command parses, calls and prints; what it calls is handed to it by cmd",
 	},
@@ -129,6 +129,11 @@ var importTable = []row{
 		folder: "internal/cli/terminal",
 		may:    join(core, "internal/driver/durable"),
 		why:    "terminal prints, asks and draws; what there is to say comes from the commands",
+	},
+	{
+		folder: "internal/cli/listing",
+		may:    join(core, "internal/engine/browse", "internal/engine/catalog", "internal/cli/terminal"),
+		why:    "listing shows what a vault holds, and looks for nothing itself",
 	},
 	{
 		folder: "internal/cli/verdict",

@@ -2,6 +2,7 @@ package terminal
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -130,6 +131,28 @@ func Printable(s string) string {
 	}
 	q := strconv.Quote(s)
 	return strings.ReplaceAll(q[1:len(q)-1], `\"`, `"`)
+}
+
+// Raw gives the bytes of a name in base64 when JSON, which knows text alone, cannot
+// tell them; else "". Names that JSON prints have it beside them.
+func Raw(name string) string {
+	if utf8.ValidString(name) {
+		return ""
+	}
+	return base64.StdEncoding.EncodeToString([]byte(name))
+}
+
+// RawAll is Raw of each name of a list, nil when JSON can tell them all.
+func RawAll(names []string) (raw []string) {
+	for i, n := range names {
+		if b := Raw(n); b != "" {
+			if raw == nil {
+				raw = make([]string, len(names))
+			}
+			raw[i] = b
+		}
+	}
+	return raw
 }
 
 // Size prints a number of bytes for people.

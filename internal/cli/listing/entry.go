@@ -1,12 +1,11 @@
-package terminal
+package listing
 
 import (
-	"encoding/base64"
 	"fmt"
 	"strconv"
 	"time"
-	"unicode/utf8"
 
+	"tripod/internal/cli/terminal"
 	"tripod/internal/core/tree"
 	"tripod/internal/core/tripod"
 )
@@ -14,7 +13,7 @@ import (
 // Entry is a file of a snapshot as JSON.
 type Entry struct {
 	Path    string   `json:"path"`
-	PathRaw string   `json:"path_raw,omitempty"` // see Raw
+	PathRaw string   `json:"path_raw,omitempty"` // see terminal.Raw
 	Name    string   `json:"name"`
 	Type    string   `json:"type"`
 	Mode    string   `json:"mode"`
@@ -37,38 +36,16 @@ type Place struct {
 	PathRaw  string `json:"path_raw,omitempty"`
 }
 
-// Raw gives the bytes of a name in base64 when JSON, which knows text alone, cannot
-// tell them; else "". Names that JSON prints have it beside them.
-func Raw(name string) string {
-	if utf8.ValidString(name) {
-		return ""
-	}
-	return base64.StdEncoding.EncodeToString([]byte(name))
-}
-
-// RawAll is Raw of each name of a list, nil when JSON can tell them all.
-func RawAll(names []string) (raw []string) {
-	for i, n := range names {
-		if b := Raw(n); b != "" {
-			if raw == nil {
-				raw = make([]string, len(names))
-			}
-			raw[i] = b
-		}
-	}
-	return raw
-}
-
-// Describe is an entry for JSON, nil for none.
-func Describe(e *tree.Entry) *Entry {
+// OfEntry is an entry for JSON, nil for none.
+func OfEntry(e *tree.Entry) *Entry {
 	if e == nil {
 		return nil
 	}
 	j := &Entry{
 		Path: "/" + e.Path(), Name: e.Name, Type: typeName(e.Type), Mode: fmt.Sprintf("%04o", e.Mode), User: e.Owner.User, Group: e.Owner.Group,
-		UID: e.Owner.UID, GID: e.Owner.GID, Size: e.Size, MTime: Modified(e).UTC().Format(time.RFC3339Nano), Link: e.Link, Torn: e.Torn,
+		UID: e.Owner.UID, GID: e.Owner.GID, Size: e.Size, MTime: modified(e).UTC().Format(time.RFC3339Nano), Link: e.Link, Torn: e.Torn,
 	}
-	j.PathRaw, j.LinkRaw = Raw(j.Path), Raw(j.Link)
+	j.PathRaw, j.LinkRaw = terminal.Raw(j.Path), terminal.Raw(j.Link)
 	for _, x := range e.Xattrs {
 		j.Xattr = append(j.Xattr, x.Name)
 	}
@@ -80,14 +57,14 @@ func Long(e *tree.Entry, name string) string {
 	if e.Type == tree.Symlink {
 		name += " -> " + e.Link
 	}
-	return fmt.Sprintf("%s %-8s %-8s %12s %s %s", modeText(e), owner(e.Owner.User, e.Owner.UID), owner(e.Owner.Group, e.Owner.GID), EntrySize(e), When(Modified(e)), name)
+	return fmt.Sprintf("%s %-8s %-8s %12s %s %s", modeText(e), owner(e.Owner.User, e.Owner.UID), owner(e.Owner.Group, e.Owner.GID), size(e), terminal.When(modified(e)), name)
 }
 
-// Modified is when an entry's content last changed.
-func Modified(e *tree.Entry) time.Time { return time.Unix(e.Sec, int64(e.Nsec)) }
+// modified is when an entry's content last changed.
+func modified(e *tree.Entry) time.Time { return time.Unix(e.Sec, int64(e.Nsec)) }
 
-// EntrySize is an entry's size in bytes, or the numbers of a device.
-func EntrySize(e *tree.Entry) string {
+// size is an entry's size in bytes, or the numbers of a device.
+func size(e *tree.Entry) string {
 	switch e.Type {
 	case tree.CharDevice, tree.BlockDevice:
 		return fmt.Sprintf("%d, %d", e.Major, e.Minor)
@@ -112,7 +89,7 @@ func modeText(e *tree.Entry) string {
 	if !ok {
 		letter = '?'
 	}
-	return Mode(letter, e.Mode)
+	return terminal.Mode(letter, e.Mode)
 }
 
 func typeName(t tree.FileType) string {

@@ -4,7 +4,8 @@
 //
 // Where to start reading: backup.go is a typical command. app.go holds what all
 // of them share; open.go opens vaults and keys; exit.go is the table of exit
-// codes; output.go and progress.go are how things look.
+// codes. How things look is in packages below: terminal prints, asks and draws,
+// listing shows what a vault holds, verdict what verify found.
 //
 // Results go to standard output, everything else to standard error. Every command
 // takes --json.

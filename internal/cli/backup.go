@@ -183,12 +183,9 @@ func (a *app) backup(ctx context.Context, f *backupFlags, paths []string) (err e
 		return err
 	}
 	if !f.dryRun {
-		after, err := o.watch(ctx, report.Key.Machine.String()+"/"+report.Key.Source.String()+"/")
-		if err != nil {
+		if err := o.remember(ctx, report.Key.Machine.String()+"/"+report.Key.Source.String()+"/"); err != nil {
 			return err
 		}
-		after.Losses = nil // told before
-		o.tell(after, nil)
 	}
 	return a.printBackup(f, report)
 }

@@ -282,6 +282,17 @@ func (o *opened) watch(ctx context.Context, scope string) (*keyring.Watch, error
 	return keyring.NewWatch(ctx, o, o.descriptor, o.config, scope)
 }
 
+// remember keeps what this command has put into the vault, whose losses were told
+// before.
+func (o *opened) remember(ctx context.Context, scope string) error {
+	w, err := o.watch(ctx, scope)
+	if err == nil {
+		w.Losses = nil
+		o.tell(w, nil)
+	}
+	return err
+}
+
 // tell warns of what the vault has lost since this machine saw it last, and
 // keeps what it shows now.
 func (o *opened) tell(w *keyring.Watch, who func(keyring.Chain) string) {

@@ -10,6 +10,7 @@ import (
 	"tripod/internal/cli/listing"
 	"tripod/internal/cli/terminal"
 	"tripod/internal/core/seal"
+	"tripod/internal/core/tripod"
 	"tripod/internal/engine/blobs"
 	"tripod/internal/engine/catalog"
 	"tripod/internal/engine/keyring"
@@ -113,10 +114,13 @@ func (a *app) snapshots(ctx context.Context, f catalog.Filter) (err error) {
 		return a.Result("snapshots", map[string]any{"snapshots": listing.OfSnapshots(found)})
 	}
 	if len(found) == 0 {
-		if len(u.catalog.Snapshots()) == 0 {
+		switch n := len(u.catalog.Snapshots()); {
+		case n > 0:
+			a.Tell("No snapshot fits; the vault holds %s.", tripod.Number(n))
+		case a.Warnings() > 0:
+			a.Tell("The vault shows no snapshot that can be used: see the warnings.")
+		default:
 			a.Tell("The vault holds no snapshots yet.")
-		} else {
-			a.Tell("No snapshot fits; the vault holds %d.", len(u.catalog.Snapshots()))
 		}
 		return nil
 	}

@@ -353,7 +353,7 @@ func (a *app) changePassphrase(ctx context.Context, w way) (err error) {
 		r.Passphrase = passphrase
 	}
 	if a.JSON {
-		return a.Result("vault-passphrase", r)
+		return errors.Join(a.Result("vault-passphrase", r), o.remember(ctx, ""))
 	}
 	if made {
 		a.Printf("New passphrase, made for you and shown this once:\n\n    %s\n\n", passphrase)
@@ -362,7 +362,7 @@ func (a *app) changePassphrase(ctx context.Context, w way) (err error) {
 	if r.Machine != "" {
 		a.Tell("This machine is enrolled: it can back up without the passphrase.")
 	}
-	return nil
+	return o.remember(ctx, "")
 }
 
 func newVaultAccept(a *app) *cobra.Command {

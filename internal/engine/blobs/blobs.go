@@ -29,6 +29,7 @@ type Reader struct {
 	company tripod.CompanyID
 	free    chan *scratch
 	nodes   *Cache[any]
+	hashers chan *seal.Sealer
 	// Check makes every read compute the frame's public checksum too.
 	Check bool
 	// KeepLeaves makes the node cache hold leaves too, which who goes through a
@@ -53,7 +54,7 @@ const cachedNodes = 24
 func New(r vault.Reader, company tripod.CompanyID) *Reader {
 	return &Reader{
 		vault: r, company: company, free: make(chan *scratch, mostOpening),
-		nodes: NewCache[any](cachedNodes),
+		nodes: NewCache[any](cachedNodes), hashers: make(chan *seal.Sealer, mostOpening),
 	}
 }
 
@@ -128,6 +129,23 @@ func (r *Reader) Fetch(ctx context.Context, wants []Want, use Use, onError func(
 		}
 	}
 	return ctx.Err()
+}
+
+// Holds reports whether plain is the whole plaintext of the data blob with this U.
+func (r *Reader) Holds(plain []byte, u *[32]byte) bool {
+	var s *seal.Sealer
+	select {
+	case s = <-r.hashers:
+	default:
+		// U depends on no secret, so any will do.
+		s = seal.NewSealer(r.company, seal.Secret{}, seal.Secret{}, seal.Fast)
+	}
+	ref := s.Ref(tripod.Data, nil, plain)
+	select {
+	case r.hashers <- s:
+	default:
+	}
+	return ref.U == *u
 }
 
 // Damage reports whether err says that a blob is lost, rather than out of reach.

@@ -46,11 +46,8 @@ type image struct {
 	reuse   bool // there may be blocks that are right already
 	zeros   bool // holes must be made
 	written atomic.Int64
-	gaps    gaps
+	gaps    blobs.Gaps
 }
-
-// partial is the name of what is not whole.
-func (t *image) partial() string { return t.final + partialSuffix }
 
 // blocks gives the pieces of an image in order; what lies between them is
 // zeros. lost is told of pieces that are not known.
@@ -83,10 +80,10 @@ func (j *job) image(ctx context.Context, size int64, each blocks) error {
 	}
 	err := t.write(ctx, size, each)
 	if err == nil && !t.device {
-		err = durable.Classify(t.file.Truncate(size), "write", t.path)
-	}
-	if err == nil && !t.device {
-		err = durable.Classify(t.file.Sync(), "write", t.path)
+		if err = t.file.Truncate(size); err == nil {
+			err = t.file.Sync()
+		}
+		err = durable.Classify(err, "write", t.path)
 	}
 	if closeErr := t.file.Close(); err == nil {
 		err = durable.Classify(closeErr, "write", t.path)
@@ -99,13 +96,13 @@ func (j *job) image(ctx context.Context, size int64, each blocks) error {
 
 // conclude gives the image the name that fits what became of it.
 func (t *image) conclude(size int64) error {
-	to, lost := t.final, t.gaps.first()
+	to, lost := t.final, t.gaps.First()
 	if lost != nil && t.written.Load() == 0 && !t.reuse && !t.device {
 		_ = os.Remove(t.path) // made by this restore, and empty
 		return t.fail(t.name(), tripod.Errorf(tripod.Corrupt, "none of its %d bytes can be read: %w", size, lost))
 	}
 	if lost != nil && !t.device {
-		to = t.partial()
+		to = t.final + partialSuffix
 	}
 	if t.path != to {
 		if err := durable.Classify(t.rename(to), "rename", t.path); err != nil {
@@ -149,7 +146,7 @@ func (t *image) locate() error {
 	t.device = err == nil && i.Mode()&os.ModeDevice != 0
 	t.path = t.final
 	if !t.device {
-		t.path = t.partial()
+		t.path += partialSuffix
 	}
 	_, begun := os.Lstat(t.path)
 	switch {
@@ -233,7 +230,7 @@ func (t *image) measure(ctx context.Context, size int64, each blocks) error {
 	switch {
 	case err != nil:
 		return err
-	case t.gaps.first() != nil:
+	case t.gaps.First() != nil:
 		return t.inPart(t.name(), "", "nothing was written", size, &t.gaps)
 	}
 	t.report.Files = 1
@@ -387,11 +384,11 @@ func (t *image) right(b *blobs.Block, buf *[]byte) bool {
 	}
 	p := (*buf)[:b.Length]
 	n, err := t.file.ReadAt(p, b.Offset)
-	return n == len(p) && (err == nil || err == io.EOF) && t.isBlob(p, &b.Ref.U) //nolint:errorlint // lint:error io.EOF is bare by contract
+	return n == len(p) && (err == nil || err == io.EOF) && t.blobs.Holds(p, &b.Ref.U) //nolint:errorlint // lint:error io.EOF is bare by contract
 }
 
 func (t *image) lostBlock(offset, length int64, err error) error {
-	t.gaps.add(offset, length, err)
+	t.gaps.Add(offset, length, err)
 	return nil
 }
 

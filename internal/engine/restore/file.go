@@ -6,7 +6,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"tripod/internal/core/seal"
 	"tripod/internal/core/tree"
 	"tripod/internal/core/tripod"
 	"tripod/internal/driver/durable"
@@ -35,7 +34,7 @@ type file struct {
 	wrote  bool // some content
 	aside  bool // kept for keepParts
 
-	gaps gaps
+	gaps blobs.Gaps
 }
 
 // path is where the file goes.
@@ -313,7 +312,7 @@ func (j *job) settle(f *file, n int64) error {
 }
 
 func (j *job) complete(f *file, path string) error {
-	lost := f.gaps.first()
+	lost := f.gaps.First()
 	if lost != nil && !f.wrote {
 		if err := j.spoil(f, lost); err != nil {
 			return err
@@ -393,21 +392,4 @@ func (p *inFlight) abandon(j *job) {
 		f.mu.Unlock()
 	}
 	clear(p.files)
-}
-
-// isBlob reports whether p is the whole plaintext of the data blob with this U.
-func (j *job) isBlob(p []byte, u *[32]byte) bool {
-	var s *seal.Sealer
-	select {
-	case s = <-j.checker:
-	default:
-		// U depends on no secret, so any will do.
-		s = seal.NewSealer(j.snap.Record.Company, seal.Secret{}, seal.Secret{}, seal.Fast)
-	}
-	ref := s.Ref(tripod.Data, nil, p)
-	select {
-	case j.checker <- s:
-	default:
-	}
-	return ref.U == *u
 }

@@ -257,10 +257,12 @@ func (h handle) truncate(size int64) error {
 	return retry(func() error { return unix.Ftruncate(h.fd, size) })
 }
 
-// punch makes a range read as zeros.
-func (h handle) punch(offset, length int64) error {
+const noFollow = unix.O_NOFOLLOW
+
+// punch makes a range of a file a hole.
+func punch(f *os.File, offset, length int64) error {
 	return retry(func() error {
-		return unix.Fallocate(h.fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, offset, length)
+		return unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, offset, length) //nolint:gosec // descriptors are small
 	})
 }
 

@@ -254,3 +254,7 @@ func noXattrs(err error) bool { return errors.Is(err, errors.ErrUnsupported) }
 // hardLinks: os.Root links within one folder only, so files with several names
 // become several files.
 const hardLinks = false
+
+const noFollow = 0
+
+func punch(*os.File, int64, int64) error { return errors.ErrUnsupported }

@@ -1,17 +1,15 @@
 package restore
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 
-	"tripod/internal/core/run"
 	"tripod/internal/core/tree"
 	"tripod/internal/core/tripod"
 	"tripod/internal/driver/durable"
+	"tripod/internal/engine/blobs"
 )
 
 // partialSuffix ends the name of what is not whole.
@@ -26,76 +24,10 @@ type Partial struct {
 	Missing []tree.Range // which bytes are, in order; the first mostListed
 }
 
-// gaps are the bytes of a file that cannot be read. The zero value has none.
-type gaps struct {
-	mu    sync.Mutex
-	list  []tree.Range
-	cause error // of the first one told
-}
-
-func (g *gaps) add(offset, length int64, err error) {
-	if length <= 0 {
-		return
-	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.cause == nil {
-		g.cause = err
-	}
-	if n := len(g.list); n > 0 && g.list[n-1].Offset+g.list[n-1].Length == offset {
-		g.list[n-1].Length += length
-		return
-	}
-	g.list = append(g.list, tree.Range{Offset: offset, Length: length})
-}
-
-// first gives what the first gap was told with, nil when there is none.
-func (g *gaps) first() error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.cause
-}
-
-// merged gives the gaps in order, adjacent ones as one, and their length in all.
-func (g *gaps) merged() (list []tree.Range, lost int64) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	slices.SortFunc(g.list, func(a, b tree.Range) int { return cmp.Compare(a.Offset, b.Offset) })
-	for _, r := range g.list {
-		lost += r.Length
-		if n := len(list); n > 0 && list[n-1].Offset+list[n-1].Length == r.Offset {
-			list[n-1].Length += r.Length
-			continue
-		}
-		list = append(list, r)
-	}
-	return list, lost
-}
-
-// mostRanges that a message names; the report lists more.
-const mostRanges = 5
-
-// RangesText names byte ranges for people: first and last byte, from 0.
-func RangesText(list []tree.Range) string {
-	var b strings.Builder
-	b.WriteString("bytes ")
-	for i, r := range list {
-		if i == mostRanges {
-			fmt.Fprintf(&b, " and %d more ranges", len(list)-i)
-			break
-		}
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		fmt.Fprintf(&b, "%d-%d", r.Offset, r.Offset+r.Length-1)
-	}
-	return b.String()
-}
-
 // inPart reports a file, disk or stream with gaps. at is where what could be
 // read is kept; kept tells in words why it is not when at is empty.
-func (j *job) inPart(path, at, kept string, size int64, g *gaps) error {
-	list, lost := g.merged()
+func (j *job) inPart(path, at, kept string, size int64, g *blobs.Gaps) error {
+	list, lost := g.Ranges()
 	p := Partial{Path: path, At: at, Size: size, Lost: lost, Missing: list[:min(len(list), mostListed)]}
 	j.count(func(r *Report) {
 		if len(r.Partial) < mostListed {
@@ -105,7 +37,7 @@ func (j *job) inPart(path, at, kept string, size int64, g *gaps) error {
 	if at != "" {
 		kept = "the rest is kept as " + at
 	}
-	err := tripod.Errorf(tripod.Corrupt, "%s of %d cannot be read; %s: %w", RangesText(list), size, kept, g.first())
+	err := tripod.Errorf(tripod.Corrupt, "%s of %d cannot be read; %s: %w", blobs.RangesText(list), size, kept, g.First())
 	if at == "" && j.Overwrite == Never && !j.DryRun {
 		err = err.WithHint("restore into another folder, or give --overwrite changed, to keep what can be read")
 	}
@@ -227,13 +159,4 @@ func (p *inFlight) remove(f *file) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.files, f)
-}
-
-// finishing ends a restore of files when all content is there.
-func (j *job) finishing(ctx context.Context) error {
-	j.meter.Phase(run.Finish)
-	if err := j.makeLinks(ctx); err != nil {
-		return err
-	}
-	return j.keepParts(ctx)
 }

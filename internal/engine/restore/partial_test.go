@@ -15,6 +15,7 @@ import (
 	"tripod/internal/core/snapshot"
 	"tripod/internal/core/tree"
 	"tripod/internal/core/tripod"
+	"tripod/internal/engine/blobs"
 	. "tripod/internal/engine/enginetest" //nolint:revive // its names read as the tests' own
 	"tripod/internal/engine/restore"
 )
@@ -77,7 +78,7 @@ func inPart(t testing.TB, r *restore.Report, err error, path, at string, size in
 	if p := r.Partial[0]; p.Path != path || p.At != at || p.Size != size || p.Lost != lost || !slices.Equal(p.Missing, missing) {
 		t.Errorf("told %+v, not %s at %s of %d bytes without %v", p, path, at, size, missing)
 	}
-	for _, part := range []string{path + ": ", restore.RangesText(missing), at} {
+	for _, part := range []string{path + ": ", blobs.RangesText(missing), at} {
 		if text := r.Problems[0].Error(); !strings.Contains(text, part) {
 			t.Errorf("%q does not say %q", text, part)
 		}

@@ -30,7 +30,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"tripod/internal/core/run"
-	"tripod/internal/core/seal"
 	"tripod/internal/core/tree"
 	"tripod/internal/core/tripod"
 	"tripod/internal/driver/durable"
@@ -141,13 +140,12 @@ type job struct {
 	aside   []*file // damaged, for keepParts; guarded by mu
 	groups  map[uint64]*master
 	once    map[string]bool // warnings that are told once
-	checker chan *seal.Sealer
 }
 
 func newJob(r vault.Reader, snap catalog.Snapshot, o Options) *job {
 	j := &job{
 		Options: o, blobs: blobs.New(r, snap.Record.Company), snap: snap, self: whoAmI(), table: newTable(),
-		groups: map[uint64]*master{}, once: map[string]bool{}, checker: make(chan *seal.Sealer, fetchers),
+		groups: map[uint64]*master{}, once: map[string]bool{},
 	}
 	j.owners.numeric = o.NumericOwner
 	j.pending.files = map[*file]struct{}{}
@@ -199,7 +197,11 @@ func (j *job) files(ctx context.Context) error {
 	}
 	err = g.Wait()
 	if err == nil {
-		err = j.finishing(ctx)
+		j.meter.Phase(run.Finish)
+		err = j.makeLinks(ctx)
+	}
+	if err == nil {
+		err = j.keepParts(ctx)
 	}
 	j.pending.abandon(j)
 	if err == nil {

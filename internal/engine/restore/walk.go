@@ -2,6 +2,7 @@ package restore
 
 import (
 	"context"
+	"runtime"
 	"strings"
 
 	"tripod/internal/core/tree"
@@ -356,4 +357,13 @@ func (w *walker) makeOther(dir *folder, e *tree.Entry, action Action) error {
 		}
 	}
 	return err
+}
+
+// badName tells why a name cannot be used on this system.
+func badName(name string) error {
+	if runtime.GOOS == "windows" && !tree.WindowsName(name) {
+		return tripod.Errorf(tripod.Invalid, "name %q: is not allowed on Windows", name).
+			WithHint("restore it on another system, or look at it with tripod cat")
+	}
+	return nil
 }

@@ -105,7 +105,7 @@ func (w *walker) plan(ctx context.Context, f *file) error {
 		w.win.add(f, x)
 		return ctx.Err()
 	}, func(offset, length int64, err error) error {
-		f.gaps.add(offset, length, err)
+		f.gaps.Add(offset, length, err)
 		return ctx.Err()
 	})
 	if err != nil && blobs.Damage(err) && ctx.Err() == nil {
@@ -188,7 +188,7 @@ func (j *job) lost(win *window, first int32, err error) error {
 			j.release(p.file.dir)
 			continue
 		}
-		p.file.gaps.add(p.x.Offset, int64(p.x.Length), err)
+		p.file.gaps.Add(p.x.Offset, int64(p.x.Length), err)
 		if err := j.settle(p.file, int64(p.x.Length)); err != nil {
 			return err
 		}
@@ -237,5 +237,5 @@ func (j *job) right(p *piece, buf *[]byte) bool {
 		*buf = make([]byte, p.x.Length)
 	}
 	b := (*buf)[:p.x.Length]
-	return h.readAt(b, p.x.Offset) && j.isBlob(b, &p.x.Ref.U)
+	return h.readAt(b, p.x.Offset) && j.blobs.Holds(b, &p.x.Ref.U)
 }

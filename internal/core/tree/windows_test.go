@@ -1,6 +1,10 @@
-package restore
+package tree_test
 
-import "testing"
+import (
+	"testing"
+
+	"tripod/internal/core/tree"
+)
 
 func TestWindowsNames(t *testing.T) {
 	for name, good := range map[string]bool{
@@ -15,7 +19,7 @@ func TestWindowsNames(t *testing.T) {
 		"CONIN$": false, "conout$.log": false,
 		"COM1": false, "com9.txt": false, "LPT0": false, "lpt1 .x": false, "COM¹": false, "LPT³.txt": false,
 	} {
-		if windowsName(name) != good {
+		if tree.WindowsName(name) != good {
 			t.Errorf("%q: %v, want %v", name, !good, good)
 		}
 	}

@@ -1,26 +1,14 @@
-package restore
+package tree
 
 import (
-	"runtime"
 	"strings"
 	"unicode/utf8"
-
-	"tripod/internal/core/tripod"
 )
 
-// badName tells why a name cannot be used on this system.
-func badName(name string) error {
-	if runtime.GOOS == "windows" && !windowsName(name) {
-		return tripod.Errorf(tripod.Invalid, "name %q: is not allowed on Windows", name).
-			WithHint("restore it on another system, or look at it with tripod cat")
-	}
-	return nil
-}
-
-// windowsName reports whether Windows takes a name for what it is. It gives some
+// WindowsName reports whether Windows takes a name for what it is. It gives some
 // names a meaning, whatever follows their first dot; drops dots and spaces at an
 // end, so that two names could be one file; and knows no bytes beside Unicode.
-func windowsName(name string) bool {
+func WindowsName(name string) bool {
 	const forbidden = "<>:\"/\\|?*"
 	if name == "" || !utf8.ValidString(name) || strings.ContainsAny(name, forbidden) || strings.HasSuffix(name, ".") || strings.HasSuffix(name, " ") {
 		return false

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -490,7 +491,9 @@ func TestWhatIsNotDeliveredIsMissed(t *testing.T) {
 	w, want := New(t), mixed(15)
 	w.Snapshot("/home/me", want, TinySizes())
 	r, err := restore.Files(context.Background(), forgetful{w.Vault}, latest(t, w), restore.Options{To: t.TempDir()})
-	if !errors.Is(err, tripod.Corrupt) || r.Failed == 0 || r.Files+r.Failed != 62 {
+	// What lies below a node of the tree that is missed cannot be counted.
+	unknown := slices.ContainsFunc(r.Problems, func(p error) bool { return strings.Contains(p.Error(), "what follows is not known") })
+	if !errors.Is(err, tripod.Corrupt) || r.Failed == 0 || (r.Files+r.Failed != 62 && !unknown) {
 		t.Fatalf("%+v: %v", r, err)
 	}
 }

@@ -95,6 +95,10 @@ func Print(c *terminal.Console, r *verify.Report, how Run) error {
 		c.Printf("All that was read is good.\n")
 		return nil
 	}
+	if r.Missing+r.Damaged == 0 && len(r.Files)+len(r.Packs) == 0 && len(r.Problems) > 0 {
+		c.Printf("All that was read is good, but %s of the log cannot be used: see the warnings for what that costs.\n", tripod.Count(len(r.Problems), "document"))
+		return nil
+	}
 	packs := ""
 	if len(r.Packs) > 0 {
 		packs = tripod.Count(len(r.Packs), "pack") + " and "

@@ -61,13 +61,13 @@ func TestVaultDiskIsFull(t *testing.T) {
 	m.remount(m.vault, "size=120m")
 	m.must("backup", large)
 	m.must("verify")
-	m.restores("latest", sumsOf(t, large))
+	m.restores("latest", sumsOf(t, large), "--path", large)
 	if stored := m.stored(); stored > 60<<20 {
 		t.Errorf("%d bytes stored of 54 MiB: what was there was stored again", stored)
 	}
 	m.remount(m.vault, "ro")
 	m.must("verify")
-	m.restores("latest", sumsOf(t, large))
+	m.restores("latest", sumsOf(t, large), "--path", large)
 	if res := m.run("backup", small); res.code == 0 || res.err == "" || strings.Contains(res.err, "goroutine ") {
 		t.Errorf("a backup to a read-only disk: %v", res)
 	}

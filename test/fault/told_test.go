@@ -30,7 +30,7 @@ func TestDamageIsTold(t *testing.T) {
 		{"pack/*/*", "a bit of a pack", faulty.FlipBit(7), 9, "damaged"},
 		{"pack/*/*", "a pack removed", faulty.Remove(), 9, "missing"},
 		{"record/*/*/*", "a bit of a record", faulty.FlipBit(7), 9, "record/"},
-		{"record/*/*/*", "the only record removed", faulty.Remove(), 3, "rolled back or hides snapshots"},
+		{"record/*/*/*", "the only record removed", faulty.Remove(), 3, "the vault was rolled back, or hides something"},
 		{"grant/*/*/*/*", "a grant removed", faulty.Remove(), 9, "grant/"},
 		{"machine/*", "a certificate removed", faulty.Remove(), 9, "certificate"},
 		{"vault", "a bit of the descriptor", faulty.FlipBit(7), 9, "vault"},

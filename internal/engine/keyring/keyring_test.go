@@ -436,7 +436,8 @@ func TestRollback(t *testing.T) {
 	const other = "snapshot number 3 of WHO is not the one"
 	l.wants("replaced", other)
 	h.put(4, 10)
-	v := l.wants("and gone on from there", other)
+	l.wants("and gone on from there", other)
+	v := l.wants("which does not make it right", other)
 	if v2, err := l.memory.Look(t.Context(), h.s, l.d, tripod.MachineID{9}.String()+"/"); err != nil || len(v2.Losses) != 0 {
 		t.Errorf("another machine's snapshots: %v, %v", v2.Losses, err)
 	}

@@ -80,11 +80,18 @@ func (a *app) diff(ctx context.Context, args []string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, u.Close()) }()
-	from, err := u.catalog.Find(args[0])
+	from, err := u.catalog.Find(args[0], catalog.Filter{})
 	if err != nil {
 		return err
 	}
-	to, err := u.catalog.Find(args[1])
+	var f catalog.Filter
+	if args[1] == catalog.Latest { // of the same source
+		f = catalog.Filter{Host: from.Label.Host, Type: from.Record.Type}
+		if len(from.Label.Paths) > 0 {
+			f.Path = from.Label.Paths[0]
+		}
+	}
+	to, err := u.catalog.Find(args[1], f)
 	if err != nil {
 		return err
 	}

@@ -48,7 +48,7 @@ func (a *app) forget(ctx context.Context, specs []string, yes bool) (err error) 
 	var chosen []catalog.Snapshot
 	seen := map[string]bool{}
 	for _, spec := range specs {
-		s, err := u.catalog.Find(spec)
+		s, err := u.catalog.FindOnly(spec, catalog.Filter{})
 		if err != nil {
 			return err
 		}

@@ -94,7 +94,7 @@ func (a *app) readOne(ctx context.Context, what string, f catalog.Filter) (*unlo
 		return nil, catalog.Snapshot{}, "", err
 	}
 	spec, path := catalog.ParseSpec(what)
-	s, err := u.catalog.FindIn(spec, f)
+	s, err := u.catalog.FindFor(spec, path, f)
 	if err != nil {
 		return nil, s, "", errors.Join(err, u.Close())
 	}

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"time"
@@ -32,8 +33,8 @@ func newRestore(a *app) *cobra.Command {
 		Short: "Get files, a disk or a stream back",
 		Long: `Restores a snapshot, or one file or folder of it, into a folder. SNAPSHOT is an id
 of tripod snapshots, its first digits, or "latest". PATH is absolute, or relative
-to the one protected path. "latest" is refused where it could mean snapshots of
-different hosts or paths: --host and --path say which.
+to the one protected path. "latest" is the newest of all snapshots, or of those
+that --host and --path leave; with an absolute PATH, of those that protect it.
 
 A whole snapshot of one folder puts the folder's content into DIR; one of several
 paths keeps their structure below DIR. A PATH is put into DIR under its own name.
@@ -114,7 +115,11 @@ func (a *app) restore(ctx context.Context, f *restoreFlags, what string) (err er
 	if err := f.checkTarget(&s, a); err != nil {
 		return err
 	}
-	a.tellSnapshot(&s)
+	which := ""
+	if n := u.catalog.Sources(f.filter()); spec == catalog.Latest && n > 1 {
+		which = fmt.Sprintf(" (the newest of %d sources)", n)
+	}
+	a.tellSnapshot(&s, which)
 	o := restore.Options{Path: path, To: f.target(), DryRun: f.dryRun, NumericOwner: f.numericOwner, Progress: a.Progress()}
 	o.Overwrite, _ = overwriteRule(f.overwrite) // checked with the flags
 	if f.dryRun && !a.JSON && !a.Quiet {
@@ -138,7 +143,7 @@ func (a *app) restore(ctx context.Context, f *restoreFlags, what string) (err er
 }
 
 // tellSnapshot says which snapshot was found, before anything is written.
-func (a *app) tellSnapshot(s *catalog.Snapshot) {
+func (a *app) tellSnapshot(s *catalog.Snapshot, which string) {
 	if a.JSON {
 		a.PrintJSON(a.Err, struct {
 			Type     string           `json:"type"`
@@ -147,8 +152,8 @@ func (a *app) tellSnapshot(s *catalog.Snapshot) {
 		}{"restoring", 1, listing.OfSnapshot(s)})
 		return
 	}
-	a.Tell("Snapshot %s of %s: %s %s, %s", s.ID, terminal.Printable(s.Label.Host), s.Record.Type, terminal.Printable(strings.Join(s.Label.Paths, " ")),
-		terminal.When(s.Record.Time))
+	a.Tell("Snapshot %s of %s: %s %s, %s%s", s.ID, terminal.Printable(s.Label.Host), s.Record.Type, terminal.Printable(strings.Join(s.Label.Paths, " ")),
+		terminal.When(s.Record.Time), which)
 }
 
 // eachRestored lists what a dry run would do.

@@ -138,7 +138,7 @@ func (u *unlocked) choose(f *verifyFlags, specs []string) ([]catalog.Snapshot, e
 	}
 	var chosen []catalog.Snapshot
 	for _, spec := range specs {
-		s, err := u.catalog.FindIn(spec, f.filter())
+		s, err := u.catalog.Find(spec, f.filter())
 		if err != nil {
 			return nil, err
 		}

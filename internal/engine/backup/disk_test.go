@@ -39,7 +39,7 @@ func (w *world) image() []byte {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	s, err := c.Find("latest")
+	s, err := c.Find(catalog.Latest, catalog.Filter{})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -122,7 +122,7 @@ func TestAStreamComesBack(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		snap, err := c.Find("latest")
+		snap, err := c.Find(catalog.Latest, catalog.Filter{})
 		if err != nil {
 			t.Fatal(err)
 		}

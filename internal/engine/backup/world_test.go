@@ -191,7 +191,7 @@ func (w *world) latest() map[string]held {
 	for _, p := range c.Problems() {
 		w.t.Fatal(p)
 	}
-	s, err := c.Find("latest")
+	s, err := c.Find("latest", catalog.Filter{})
 	if err != nil {
 		w.t.Fatal(err)
 	}

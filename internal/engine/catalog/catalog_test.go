@@ -178,7 +178,7 @@ func TestForgottenSnapshotsAreGone(t *testing.T) {
 	if len(c.Snapshots()) != 4 || len(c.Forgotten()) != 1 || len(c.Problems()) != 0 || !c.Forgotten()[0].Forgotten {
 		t.Fatalf("%d live, %d forgotten, problems %v", len(c.Snapshots()), len(c.Forgotten()), c.Problems())
 	}
-	if _, err := c.Find(s.ID); !errors.Is(err, tripod.NotFound) || !strings.Contains(err.Error(), "forgotten") {
+	if _, err := c.Find(s.ID, catalog.Filter{}); !errors.Is(err, tripod.NotFound) || !strings.Contains(err.Error(), "forgotten") {
 		t.Errorf("finding it: %v", err)
 	}
 }
@@ -209,33 +209,32 @@ func TestWho(t *testing.T) {
 func TestFind(t *testing.T) {
 	w, rs := world(t)
 	c := open(t, w)
-	s, err := c.Find(catalog.Latest)
-	if !errors.Is(err, tripod.Invalid) || !strings.Contains(tripod.HintOf(err), "files of host: /home") || !strings.Contains(tripod.HintOf(err), "files of host: /etc") {
+	s, err := c.Find(catalog.Latest, catalog.Filter{})
+	if err != nil || s.Key != rs[4].Key || c.Sources(catalog.Filter{}) != 2 {
 		t.Errorf("latest of two sources: %+v, %v", s, err)
 	}
-	for path, want := range map[string]*snapshot.Record{"/etc": rs[4], "/home/x/y": rs[3]} {
+	if s, err = c.FindOnly(catalog.Latest, catalog.Filter{}); !errors.Is(err, tripod.Invalid) ||
+		!strings.Contains(tripod.HintOf(err), "files of host: /home") || !strings.Contains(tripod.HintOf(err), "files of host: /etc") {
+		t.Errorf("latest of two sources, where it must be clear: %+v, %v", s, err)
+	}
+	for path, want := range map[string]*snapshot.Record{"/etc": rs[4], "/home/x/y": rs[3], "/": rs[4], "x": rs[4], "": rs[4]} {
 		if s, err = c.FindFor(catalog.Latest, path, catalog.Filter{}); err != nil || s.Key != want.Key {
-			t.Errorf("latest for %s: %+v, %v", path, s, err)
+			t.Errorf("latest for %q: %+v, %v", path, s, err)
 		}
 	}
-	for _, path := range []string{"/", "x", ""} {
-		if _, err = c.FindFor(catalog.Latest, path, catalog.Filter{}); !errors.Is(err, tripod.Invalid) {
-			t.Errorf("latest for %q: %v", path, err)
-		}
-	}
-	if s, err = c.FindIn(catalog.Latest, catalog.Filter{Path: "/home/x"}); err != nil || s.Key != rs[3].Key {
+	if s, err = c.Find(catalog.Latest, catalog.Filter{Path: "/home/x"}); err != nil || s.Key != rs[3].Key {
 		t.Errorf("latest of a path below: %+v, %v", s, err)
 	}
-	if _, err = c.FindIn(catalog.Latest, catalog.Filter{Host: "other"}); !errors.Is(err, tripod.NotFound) {
+	if _, err = c.Find(catalog.Latest, catalog.Filter{Host: "other"}); !errors.Is(err, tripod.NotFound) {
 		t.Errorf("latest of another host: %v", err)
 	}
 	for _, x := range c.Snapshots() {
-		if got, err := c.Find(strings.ToUpper(x.ID)); err != nil || got.Key != x.Key {
+		if got, err := c.Find(strings.ToUpper(x.ID), catalog.Filter{}); err != nil || got.Key != x.Key {
 			t.Errorf("%s: %+v, %v", x.ID, got, err)
 		}
 	}
 	for spec, kind := range map[string]tripod.ErrorKind{"": tripod.Invalid, "xyz": tripod.Invalid, "00000000000000": tripod.NotFound} {
-		if _, err := c.Find(spec); !errors.Is(err, kind) || tripod.HintOf(err) == "" {
+		if _, err := c.Find(spec, catalog.Filter{}); !errors.Is(err, kind) || tripod.HintOf(err) == "" {
 			t.Errorf("%q: %v", spec, err)
 		}
 	}
@@ -249,12 +248,12 @@ func TestLatestNeverChoosesBetweenSources(t *testing.T) {
 	root := w.Tree(files(), TinySizes())
 	stream := w.List([]byte("x"), 1)
 	w.Commit("a", tripod.Files, root, label("h", "/home", "/etc"))
-	if _, err := open(t, w).Find(catalog.Latest); err != nil {
+	if _, err := open(t, w).Find(catalog.Latest, catalog.Filter{}); err != nil {
 		t.Fatal(err)
 	}
 	w.Enrol() // the same host, set up again
 	last := w.Commit("b", tripod.Files, root, label("h", "/etc", "/home"))
-	if s, err := open(t, w).Find(catalog.Latest); err != nil || s.Key != last.Key {
+	if s, err := open(t, w).Find(catalog.Latest, catalog.Filter{}); err != nil || s.Key != last.Key {
 		t.Fatalf("one source by two machine keys: %+v, %v", s, err)
 	}
 	for name, x := range map[string]struct {
@@ -272,10 +271,10 @@ func TestLatestNeverChoosesBetweenSources(t *testing.T) {
 		w.List([]byte("x"), 1)
 		w.Commit("b", x.kind, x.root, x.label)
 		c := open(t, w)
-		if s, err := c.FindIn(catalog.Latest, catalog.Filter{}); !errors.Is(err, tripod.Invalid) || tripod.HintOf(err) == "" {
+		if s, err := c.Find(catalog.Latest, catalog.Filter{}); !errors.Is(err, tripod.Invalid) || tripod.HintOf(err) == "" {
 			t.Errorf("%s: chose %+v, %v", name, s, err)
 		}
-		if s, err := c.FindIn(catalog.Latest, x.fits); err != nil || s.Key != first.Key {
+		if s, err := c.Find(catalog.Latest, x.fits); err != nil || s.Key != first.Key {
 			t.Errorf("%s: %+v, %v", name, s, err)
 		}
 	}
@@ -295,7 +294,7 @@ func TestAnAmbiguousIDListsTheCandidates(t *testing.T) {
 		if n < 2 {
 			continue
 		}
-		_, err := c.Find(string(digit))
+		_, err := c.Find(string(digit), catalog.Filter{})
 		if !errors.Is(err, tripod.Invalid) || strings.Count(tripod.HintOf(err), "(stream of h: ") < 2 {
 			t.Errorf("%v, hint %q", err, tripod.HintOf(err))
 		}

@@ -87,61 +87,61 @@ func ParseSpec(text string) (spec, path string) {
 	return spec, path
 }
 
-// Find gives the live snapshot that spec names: "latest", or the first digits
-// of its id. Where snapshots are of different sources, "latest" is Invalid.
-func (c *Catalog) Find(spec string) (Snapshot, error) { return c.find(spec, Filter{}, "") }
-
-// FindIn is Find among the snapshots that fit, for commands whose user can
-// give a filter.
-func (c *Catalog) FindIn(spec string, f Filter) (Snapshot, error) {
-	return c.find(spec, f, "; or give --host or --path")
+// Find gives the live snapshot that spec names among those that fit: "latest"
+// is the newest one, and else spec is the first digits of its id.
+func (c *Catalog) Find(spec string, f Filter) (Snapshot, error) {
+	if spec == Latest {
+		return c.Newest(f)
+	}
+	return c.byID(spec, f)
 }
 
-// FindFor is FindIn for who wants one path of a snapshot: "latest" then is the
-// newest one that protects it, if one does.
+// FindFor is Find for who wants one path of a snapshot: "latest" then is the
+// newest one that holds files and protects it, if one does.
 func (c *Catalog) FindFor(spec, path string, f Filter) (Snapshot, error) {
-	if spec == Latest && f.Path == "" && absolute(path) {
+	if spec == Latest && path != "" && f.Type == 0 {
 		narrow := f
-		if narrow.Path = path; len(c.Select(narrow)) > 0 {
+		narrow.Type = tripod.Files
+		if absolute(path) && f.Path == "" {
+			narrow.Path = path
+		}
+		if len(c.Select(narrow)) > 0 {
 			f = narrow
 		}
 	}
-	return c.FindIn(spec, f)
+	return c.Find(spec, f)
 }
 
-// latest gives the newest snapshot that fits, and refuses to choose between
-// sources: between hosts, kinds of source and, unless the filter says which
-// path is meant, what was protected.
-func (c *Catalog) latest(f Filter, advice string) (Snapshot, error) {
-	newest, err := c.Newest(f)
-	if err != nil {
-		return newest, err
+// FindOnly is Find where a wrong guess would do harm: "latest" is Invalid when
+// snapshots of several sources fit.
+func (c *Catalog) FindOnly(spec string, f Filter) (Snapshot, error) {
+	if hits := c.newestOfEach(f); spec == Latest && len(hits) > 1 {
+		return Snapshot{}, tripod.Errorf(tripod.Invalid, "snapshot %s: could be of %d different sources", Latest, len(hits)).
+			WithHint("name one by its id: %s", candidates(hits))
 	}
-	var hits []Snapshot // the newest of each source
+	return c.Find(spec, f)
+}
+
+// Sources counts the sources that have snapshots that fit.
+func (c *Catalog) Sources(f Filter) int { return len(c.newestOfEach(f)) }
+
+// newestOfEach gives the newest snapshot that fits of each source: of each
+// host, kind of source and set of protected paths.
+func (c *Catalog) newestOfEach(f Filter) (hits []Snapshot) {
 	seen := map[string]bool{}
 	fit := c.Select(f)
 	slices.Reverse(fit)
 	for _, s := range fit {
-		source := s.Label.Host + "\x00" + s.Record.Type.String()
-		if f.Path == "" {
-			source += "\x00" + strings.Join(slices.Sorted(slices.Values(s.Label.Paths)), "\x00")
-		}
+		source := s.Label.Host + "\x00" + s.Record.Type.String() + "\x00" + strings.Join(slices.Sorted(slices.Values(s.Label.Paths)), "\x00")
 		if !seen[source] {
 			seen[source] = true
 			hits = append(hits, s)
 		}
 	}
-	if len(hits) > 1 {
-		return Snapshot{}, tripod.Errorf(tripod.Invalid, "snapshot %s: could be of %d different sources", Latest, len(hits)).
-			WithHint("name one by its id: %s%s", candidates(hits), advice)
-	}
-	return newest, nil
+	return hits
 }
 
-func (c *Catalog) find(spec string, f Filter, advice string) (Snapshot, error) {
-	if spec == Latest {
-		return c.latest(f, advice)
-	}
+func (c *Catalog) byID(spec string, f Filter) (Snapshot, error) {
 	digits := strings.ToLower(spec)
 	if digits == "" || len(digits) > 64 || strings.Trim(digits, "0123456789abcdef") != "" {
 		return Snapshot{}, tripod.Errorf(tripod.Invalid, "snapshot %q: is no snapshot's id", spec).

@@ -79,7 +79,7 @@ func openLatest(t testing.TB, w *World, v *local.Vault) (*catalog.Catalog, catal
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := c.Find(catalog.Latest)
+	s, err := c.Find(catalog.Latest, catalog.Filter{})
 	if err != nil {
 		t.Fatal(err)
 	}

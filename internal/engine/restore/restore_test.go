@@ -35,7 +35,7 @@ func latest(t testing.TB, w *World) catalog.Snapshot {
 	if p := c.Problems(); len(p) > 0 {
 		t.Fatalf("problems: %v", p)
 	}
-	s, err := c.Find(catalog.Latest)
+	s, err := c.Find(catalog.Latest, catalog.Filter{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -242,18 +242,18 @@ func TestFind(t *testing.T) {
 
 // The newest snapshot is meant where all that fit are of one source, or hold
 // the path that is asked for.
-func TestLatestNeverChoosesBetweenSources(t *testing.T) {
+func TestFindOnlyNeverChoosesBetweenSources(t *testing.T) {
 	label := func(host string, paths ...string) snapshot.Label { return snapshot.Label{Host: host, Paths: paths} }
 	w := New(t)
 	root := w.Tree(files(), TinySizes())
 	stream := w.List([]byte("x"), 1)
 	w.Commit("a", tripod.Files, root, label("h", "/home", "/etc"))
-	if _, err := open(t, w).Find(catalog.Latest, catalog.Filter{}); err != nil {
+	if _, err := open(t, w).FindOnly(catalog.Latest, catalog.Filter{}); err != nil {
 		t.Fatal(err)
 	}
 	w.Enrol() // the same host, set up again
 	last := w.Commit("b", tripod.Files, root, label("h", "/etc", "/home"))
-	if s, err := open(t, w).Find(catalog.Latest, catalog.Filter{}); err != nil || s.Key != last.Key {
+	if s, err := open(t, w).FindOnly(catalog.Latest, catalog.Filter{}); err != nil || s.Key != last.Key {
 		t.Fatalf("one source by two machine keys: %+v, %v", s, err)
 	}
 	for name, x := range map[string]struct {
@@ -271,10 +271,10 @@ func TestLatestNeverChoosesBetweenSources(t *testing.T) {
 		w.List([]byte("x"), 1)
 		w.Commit("b", x.kind, x.root, x.label)
 		c := open(t, w)
-		if s, err := c.Find(catalog.Latest, catalog.Filter{}); !errors.Is(err, tripod.Invalid) || tripod.HintOf(err) == "" {
+		if s, err := c.FindOnly(catalog.Latest, catalog.Filter{}); !errors.Is(err, tripod.Invalid) || tripod.HintOf(err) == "" {
 			t.Errorf("%s: chose %+v, %v", name, s, err)
 		}
-		if s, err := c.Find(catalog.Latest, x.fits); err != nil || s.Key != first.Key {
+		if s, err := c.FindOnly(catalog.Latest, x.fits); err != nil || s.Key != first.Key {
 			t.Errorf("%s: %+v, %v", name, s, err)
 		}
 	}

@@ -219,6 +219,8 @@ func TestKindsRefsAndSecretsSeparate(t *testing.T) {
 
 func TestCompressibleTellsNoiseFromText(t *testing.T) {
 	const threshold = 32 << 10
+	small := testSealer(Small)
+	compressible := func(p []byte) bool { return small.encoderFor(p) != nil }
 	if !compressible(noise(threshold-1)) || compressible(noise(threshold)) || compressible(noise(4<<20)) {
 		t.Error("noise is tried when short, and only then")
 	}
@@ -236,6 +238,9 @@ func TestCompressibleTellsNoiseFromText(t *testing.T) {
 	half := append(noise(512<<10), bytes.Repeat([]byte("text"), 128<<10)...)
 	if !compressible(half) {
 		t.Error("half text is not tried")
+	}
+	if small.encoderFor(six) != small.strong || small.encoderFor(bytes.Repeat([]byte("abab"), 256<<10)) != small.zstd {
+		t.Error("the strong encoder is not for what rewards it")
 	}
 }
 

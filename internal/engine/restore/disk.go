@@ -6,6 +6,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
@@ -47,6 +48,10 @@ type image struct {
 	zeros   bool // holes must be made
 	written atomic.Int64
 	gaps    blobs.Gaps
+
+	// writing admits one write at a time. The system does the same with a file,
+	// but holds a processor for each that waits.
+	writing sync.Mutex
 }
 
 // blocks gives the pieces of an image in order; what lies between them is
@@ -347,7 +352,7 @@ func (t *image) batch(ctx context.Context, batch []blobs.Block, buf *[]byte) err
 			}
 		}
 		for _, u := range users[i] {
-			if _, err := t.file.WriteAt(plain, batch[u].Offset); err != nil {
+			if err := t.writeAt(plain, batch[u].Offset); err != nil {
 				return fatal(durable.Classify(err, "write", t.path))
 			}
 			t.written.Add(batch[u].Length)
@@ -362,6 +367,13 @@ func (t *image) batch(ctx context.Context, batch []blobs.Block, buf *[]byte) err
 		}
 		return nil
 	})
+}
+
+func (t *image) writeAt(p []byte, offset int64) error {
+	t.writing.Lock()
+	defer t.writing.Unlock()
+	_, err := t.file.WriteAt(p, offset)
+	return err
 }
 
 func unique(wants []blobs.Want, at []int) (out []blobs.Want, users [][]int) {

@@ -118,8 +118,8 @@ var bites = []struct {
 	{"sizes", "tangled", tiny("internal/cli/c.go", "func f(a bool) {\n"+strings.Repeat("if a {}\n", 20)+"}"), "f has 21 branches"},
 	{"sizes", "long file", tiny("internal/cli/c.go", strings.Repeat("// x\n", 800)), "at most 800"},
 	{"sizes", "long package", map[string]string{
-		"internal/cli/a.go": "package cli\n" + strings.Repeat("\n", 750), "internal/cli/b.go": "package cli\n" + strings.Repeat("\n", 750),
-		"internal/cli/c.go": "package cli\n" + strings.Repeat("\n", 750), "internal/cli/d.go": "package cli\n" + strings.Repeat("\n", 750),
+		"internal/engine/x/a.go": "package x\n" + strings.Repeat("\n", 750), "internal/engine/x/b.go": "package x\n" + strings.Repeat("\n", 750),
+		"internal/engine/x/c.go": "package x\n" + strings.Repeat("\n", 750), "internal/engine/x/d.go": "package x\n" + strings.Repeat("\n", 750),
 	}, "find the second concept"},
 
 	{"contexts", "kept", tiny("internal/cli/c.go", "import \"context\"\ntype T struct { ctx context.Context }"), "does not live in a struct"},

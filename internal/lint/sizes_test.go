@@ -14,6 +14,15 @@ const (
 	mostPackage  = 3000
 )
 
+// longPackages may be longer, for the reason given.
+var longPackages = map[string]struct {
+	most   int
+	reason string
+}{
+	"internal/cli":            {6000, "one file per command, which share the open vault; what they print and decide lies in packages below"},
+	"internal/engine/restore": {3300, "it holds the file handles of two families of systems, of which a build has one"},
+}
+
 // checkSizes keeps functions, files and packages within sight. A comment
 // "// lint:long reason" above a function, or in front of a package clause,
 // excuses a pipeline or a transition table that is better whole.
@@ -33,9 +42,13 @@ func checkSizes(t *tree) []problem {
 			}
 			problems = append(problems, checkFunctions(f)...)
 		}
-		if total > mostPackage {
+		most := mostPackage
+		if long, ok := longPackages[files[0].folder]; ok {
+			most = long.most
+		}
+		if total > most {
 			problems = append(problems, problem{files[0].folder, fmt.Sprintf(
-				"the package has %d lines, at most %d: find the second concept in it and give it a package.", total, mostPackage)})
+				"the package has %d lines, at most %d: find the second concept in it and give it a package.", total, most)})
 		}
 	}
 	return problems

@@ -43,6 +43,22 @@ func RecordName(k snapshot.Key) string { return RecordPrefix + KeyPath(k) }
 // OrderName is the name of the order to forget a snapshot.
 func OrderName(k snapshot.Key) string { return OrderPrefix + KeyPath(k) }
 
+// ExpiryName is the name of the document by which retention lets a snapshot go.
+func ExpiryName(k snapshot.Key) string { return ExpiryPrefix + KeyPath(k) }
+
+// PolicyName is the name of the nth policy, counted from 1.
+func PolicyName(n uint32) string { return fmt.Sprintf("%s%08d", PolicyPrefix, n) }
+
+// ParsePolicyName reads what PolicyName made.
+func ParsePolicyName(name string) (n uint32, ok bool) {
+	number, err := strconv.ParseUint(strings.TrimPrefix(name, PolicyPrefix), 10, 32)
+	n = uint32(number)
+	return n, err == nil && n > 0 && PolicyName(n) == name
+}
+
+// HoldName is the name of a hold; see snapshot.CheckHoldName.
+func HoldName(hold string) string { return HoldPrefix + hold }
+
 // GrantName is the name of the grant that opens a snapshot for a recipient, of
 // whom the first eight bytes of the hash stand in it.
 func GrantName(k snapshot.Key, recipient snapshot.Hash) string {
@@ -75,9 +91,14 @@ func Documented(name string) bool {
 	case CertificatePrefix:
 		var m tripod.MachineID
 		return tripod.ParseHex(m[:], rest) && CertificateName(m) == name
-	case RecordPrefix, OrderPrefix:
+	case RecordPrefix, OrderPrefix, ExpiryPrefix:
 		_, ok := ParseKeyPath(rest)
 		return ok
+	case PolicyPrefix:
+		_, ok := ParsePolicyName(name)
+		return ok
+	case HoldPrefix:
+		return snapshot.CheckHoldName(rest) == nil
 	case GrantPrefix:
 		at := strings.LastIndexByte(rest, '/')
 		var recipient [8]byte

@@ -64,6 +64,9 @@ const (
 	RecordPrefix      = "record/"  // record/MACHINE/SOURCE/00000000000000000001
 	GrantPrefix       = "grant/"   // grant/MACHINE/SOURCE/SEQ/RECIPIENT
 	OrderPrefix       = "forget/"  // forget/MACHINE/SOURCE/SEQ
+	PolicyPrefix      = "policy/"  // policy/00000001: the highest number counts
+	ExpiryPrefix      = "expire/"  // expire/MACHINE/SOURCE/SEQ: retention let the snapshot go
+	HoldPrefix        = "hold/"    // hold/NAME: while there is one nothing expires
 )
 
 // Admin changes what stands beside the data.
@@ -79,7 +82,8 @@ type Stats struct {
 	PackBytes int64
 	Blobs     int64 // distinct ids
 	Records   int64
-	Forgotten int64
+	Forgotten int64 // by order; one that expired as well counts here alone
+	Expired   int64
 }
 
 // Holder describes who writes to a vault, to those who wait.

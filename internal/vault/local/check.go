@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -48,7 +49,22 @@ func (v *Vault) Stats(ctx context.Context) (vault.Stats, error) {
 			return nil
 		})
 	}
-	return s, errors.Join(count(vault.RecordPrefix, &s.Records), count(vault.OrderPrefix, &s.Forgotten))
+	err = errors.Join(count(vault.RecordPrefix, &s.Records), count(vault.OrderPrefix, &s.Forgotten))
+	if err != nil {
+		return s, err
+	}
+	return s, v.store.List(ctx, vault.ExpiryPrefix, func(i store.Info) error {
+		key, ok := vault.ParseKeyPath(strings.TrimPrefix(i.Name, vault.ExpiryPrefix))
+		if !ok {
+			return nil
+		}
+		_, err := v.store.Head(ctx, vault.OrderName(key))
+		if errors.Is(err, tripod.NotFound) {
+			s.Expired++
+			return nil
+		}
+		return err
+	})
 }
 
 // CheckPacks reads packs again and checks every byte that can be checked without

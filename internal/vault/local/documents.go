@@ -37,7 +37,8 @@ func (v *Vault) Documents(ctx context.Context, prefix string, fn func(name strin
 	}
 	// Packs may be many more than documents, so they are never listed.
 	for _, kind := range []string{
-		vault.OrderPrefix, vault.GrantPrefix, vault.KeyringPrefix, vault.CertificatePrefix, vault.RecordPrefix, vault.DescriptorName,
+		vault.ExpiryPrefix, vault.OrderPrefix, vault.GrantPrefix, vault.HoldPrefix, vault.KeyringPrefix, vault.CertificatePrefix, vault.PolicyPrefix,
+		vault.RecordPrefix, vault.DescriptorName,
 	} {
 		var err error
 		switch {

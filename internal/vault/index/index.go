@@ -22,6 +22,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"tripod/internal/core/frame"
+	"tripod/internal/core/reach"
 	"tripod/internal/core/tripod"
 )
 
@@ -37,11 +38,22 @@ type Entry struct {
 	// Suspect says that the copy was found damaged. It is still read when there
 	// is no other: its pack may have been put right since.
 	Suspect bool
+	// Condemned says that a collection found nothing live that needs the blob.
+	Condemned bool
+}
+
+// State is what package reach decides about.
+func (e *Entry) State() reach.Copy {
+	return reach.Copy{Node: e.Kind.Node(), Closed: e.Closed, Suspect: e.Suspect, Condemned: e.Condemned}
+}
+
+func (e *Entry) set(c reach.Copy) {
+	e.Closed, e.Suspect, e.Condemned = c.Closed, c.Suspect, c.Condemned
 }
 
 // Held reports whether the copy counts as held: data always, nodes when closed,
-// and neither when it was found damaged.
-func (e *Entry) Held() bool { return !e.Suspect && (e.Closed || !e.Kind.Node()) }
+// and neither when it was found damaged or condemned.
+func (e *Entry) Held() bool { return e.State().Held() }
 
 // Pack is what the index knows of a pack.
 type Pack struct {
@@ -127,7 +139,7 @@ func (x *Index) add(p Pack, entries, closed []Entry, replace bool) error {
 		err = errors.Join(err, setEntry(b, &entries[i]))
 	}
 	for i := range closed {
-		closed[i].Closed = true
+		closed[i].set(closed[i].State().Close())
 		err = errors.Join(err, setEntry(b, &closed[i]))
 	}
 	if p.Open {
@@ -278,7 +290,7 @@ func (x *Index) Blobs() (n int64, err error) {
 // MarkClosed sets the closed bit of copies given as found by Find.
 func (x *Index) MarkClosed(entries []Entry) error {
 	return x.update(entries, func(b *pebble.Batch, e *Entry) error {
-		e.Closed = true
+		e.set(e.State().Close())
 		return setEntry(b, e)
 	})
 }

@@ -14,9 +14,9 @@ import (
 //	m                            format 1, vault 16
 //	u                            present: closed bits are still to be worked out
 //	p name 32                    ordinal 4, size 8, class 1, flags 1
-//	b id 32, ordinal 4, offset 4 sum 32, length 4, kind, closed and suspect bit 1
+//	b id 32, ordinal 4, offset 4 sum 32, length 4, kind, closed, suspect and condemned bit 1
 const (
-	format = 1
+	format = 2
 
 	prefixMeta      = 'm'
 	prefixUnsettled = 'u'
@@ -29,7 +29,8 @@ const (
 
 	closedBit  = 0x80
 	suspectBit = 0x40
-	kindMask   = 0x3f
+	doomedBit  = 0x20
+	kindMask   = 0x1f
 
 	flagOpen    = 1
 	flagDamaged = 2
@@ -80,6 +81,9 @@ func setEntry(b *pebble.Batch, e *Entry) error {
 	if e.Suspect {
 		flags |= suspectBit
 	}
+	if e.Condemned {
+		flags |= doomedBit
+	}
 	op.Value[36] = flags
 	return op.Finish()
 }
@@ -97,6 +101,7 @@ func (x *Index) decode(it *pebble.Iterator, e *Entry) error {
 	e.ID, e.Sum = tripod.ID(key[1:]), tripod.Sum(v)
 	e.Pack, e.Offset = binary.BigEndian.Uint32(key[33:]), binary.BigEndian.Uint32(key[37:])
 	e.Len = binary.BigEndian.Uint32(v[32:])
-	e.Kind, e.Closed, e.Suspect = tripod.BlobKind(v[36]&kindMask), v[36]&closedBit != 0, v[36]&suspectBit != 0
+	e.Kind = tripod.BlobKind(v[36] & kindMask)
+	e.Closed, e.Suspect, e.Condemned = v[36]&closedBit != 0, v[36]&suspectBit != 0, v[36]&doomedBit != 0
 	return nil
 }

@@ -18,8 +18,8 @@ func (s *Session) Commit(ctx context.Context, record []byte, grants [][]byte) er
 	if err := s.alive(ctx); err != nil {
 		return err
 	}
-	s.commit.Lock()
-	defer s.commit.Unlock()
+	s.v.writers.commit.Lock()
+	defer s.v.writers.commit.Unlock()
 	r, err := snapshot.ParseRecord(record)
 	if err != nil {
 		return err
@@ -39,6 +39,9 @@ func (s *Session) Commit(ctx context.Context, record []byte, grants [][]byte) er
 	if done || err != nil {
 		return err
 	}
+	// No collection may come between the look at the root and the record.
+	s.v.writers.gate.RLock()
+	defer s.v.writers.gate.RUnlock()
 	if err := s.checkRoot(r); err != nil {
 		return err
 	}

@@ -14,7 +14,8 @@
 //
 // Where in which pack a blob lies is in an index beside the vault (package
 // index), derived, of which each machine that uses a vault has its own. A Vault
-// reads; a Session, of which a store admits one at a time, writes too.
+// reads; a Session writes too. A store admits the sessions of one process at a
+// time; package collect works beside them.
 package local
 
 import (
@@ -50,10 +51,12 @@ type Vault struct {
 	idx     *index.Index // nil until first needed
 	damaged map[tripod.PackID]error
 
-	bufs  sync.Pool // of *[]byte, for Get
-	reach reach
+	bufs    sync.Pool // of *[]byte, for Get
+	outages outages
 
 	suspects suspects
+
+	writers writers
 
 	spareMu sync.Mutex
 	spare   []*batch      // memory of Puts that ended; the last one used is used first
@@ -177,6 +180,7 @@ func Open(ctx context.Context, s store.Store, opts Options) (*Vault, error) {
 		return nil, err
 	}
 	v := &Vault{store: s, descriptor: d, opts: opts, damaged: map[tripod.PackID]error{}, putting: make(chan struct{}, maxBatches)}
+	v.writers.turn, v.writers.open = make(chan struct{}, 1), map[*Session]struct{}{}
 	return v, nil
 }
 

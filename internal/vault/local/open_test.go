@@ -164,13 +164,36 @@ func TestSecondSessionWaits(t *testing.T) {
 
 func TestWaitingEndsWithTheContext(t *testing.T) {
 	s := newVault(t, vaulttest.NewWorld(1))
-	v := open(t, s, t.TempDir())
-	begin(t, v)
+	begin(t, open(t, s, t.TempDir()))
 	ctx, cancel := context.WithCancel(t.Context())
-	_, err := v.Begin(ctx, vault.Holder{}, func(string) { cancel() })
+	_, err := open(t, s, t.TempDir()).Begin(ctx, vault.Holder{}, func(string) { cancel() })
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
+}
+
+// TestSessionsOfOneVaultShareTheStore: others wait until the last has ended.
+func TestSessionsOfOneVaultShareTheStore(t *testing.T) {
+	w := vaulttest.NewWorld(1)
+	s := newVault(t, w)
+	v := open(t, s, t.TempDir())
+	first, second := begin(t, v), begin(t, v)
+	a := w.Data(1, 100)
+	put(t, first, a)
+	must(t, first.Close())
+	have, err := second.Have(t.Context(), vaulttest.IDs(a))
+	if err != nil || len(have[0]) != 1 {
+		t.Errorf("one session does not see what another put: %v, %v", have, err)
+	}
+	other := open(t, s, t.TempDir())
+	ctx, cancel := context.WithCancel(t.Context())
+	if _, err := other.Begin(ctx, vault.Holder{}, func(string) { cancel() }); !errors.Is(err, context.Canceled) {
+		t.Errorf("another process writes beside the second session: %v", err)
+	}
+	must(t, second.Close())
+	session, err := other.Begin(t.Context(), vault.Holder{}, nil)
+	must(t, err)
+	must(t, session.Close())
 }
 
 // TestReadersBesideAWriterOnOneIndex: a second opener of one cache directory gets

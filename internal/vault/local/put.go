@@ -29,6 +29,7 @@ type batch struct {
 	held    map[tripod.ID]bool // refs that are there
 	inBatch map[placedKey]bool // what of this batch has been seen
 	closing []index.Entry      // stored before, open, and closed by this batch
+	revived []index.Entry      // condemned data that is needed again
 	entries []index.Entry
 }
 
@@ -63,11 +64,18 @@ func (s *Session) Put(ctx context.Context, class frame.Class, frames [][]byte) (
 	if err := b.parse(class, frames, s.v.descriptor.Company); err != nil {
 		return 0, err
 	}
+	s.v.writers.gate.RLock()
+	defer s.v.writers.gate.RUnlock()
 	if err := b.lookUp(s.idx); err != nil {
 		return 0, err
 	}
 	if err := b.choose(); err != nil {
 		return 0, err
+	}
+	if len(b.revived) > 0 {
+		if err := s.idx.Revive(b.revived); err != nil {
+			return 0, err
+		}
 	}
 	return s.store(ctx, class, b)
 }
@@ -102,7 +110,7 @@ func (b *batch) reset() {
 	clear(b.held)
 	clear(b.inBatch)
 	b.frames, b.ids, b.refs = b.frames[:0], b.ids[:0], b.refs[:0]
-	b.closing, b.entries = b.closing[:0], b.entries[:0]
+	b.closing, b.entries, b.revived = b.closing[:0], b.entries[:0], b.revived[:0]
 }
 
 // parse reads the heads of the batch's frames.
@@ -146,7 +154,7 @@ func (b *batch) lookUp(x *index.Index) error {
 			// A variant: both are kept, and readers take the one that fits.
 		case e.Suspect:
 			// Its bytes are damaged: they are stored again.
-		case e.Held():
+		case wanted(e, &b.revived):
 			p.stored = true
 		default:
 			open := *e
@@ -158,7 +166,7 @@ func (b *batch) lookUp(x *index.Index) error {
 		return err
 	}
 	return x.Find(b.refs, func(i int, e *index.Entry) error {
-		if e.Held() {
+		if wanted(e, &b.revived) {
 			b.held[b.refs[i]] = true
 		}
 		return nil
@@ -228,6 +236,7 @@ func (b *batch) checkRefs() error {
 
 // store makes the pack durable, then known.
 func (s *Session) store(ctx context.Context, class frame.Class, b *batch) (int64, error) {
+	s.countOn(idsOf(b.closing))
 	if b.pack.Empty() {
 		if len(b.closing) == 0 {
 			return 0, nil
@@ -244,7 +253,20 @@ func (s *Session) store(ctx context.Context, class frame.Class, b *batch) (int64
 		})
 	}
 	err = s.idx.Add(index.Pack{Name: name, Size: int64(len(data)), Class: class}, b.entries, b.closing)
+	if class == frame.NodeClass {
+		s.mu.Lock()
+		s.put = append(s.put, name)
+		s.mu.Unlock()
+	}
 	return int64(len(data)), err
+}
+
+func idsOf(entries []index.Entry) []tripod.ID {
+	ids := make([]tripod.ID, len(entries))
+	for i := range entries {
+		ids[i] = entries[i].ID
+	}
+	return ids
 }
 
 // putPack stores the pack. Where its name is taken, by an earlier Put whose

@@ -150,12 +150,16 @@ func (c *closing) pack(p *index.Pack, data []byte, err error, company tripod.Com
 			}
 		}
 	}
+	var revived []index.Entry
 	err = c.idx.Find(refs, func(i int, e *index.Entry) error {
-		if e.Held() {
+		if wanted(e, &revived) {
 			c.held[refs[i]] = true
 		}
 		return nil
 	})
+	if err == nil {
+		err = c.idx.Revive(revived)
+	}
 	if err != nil {
 		return err
 	}

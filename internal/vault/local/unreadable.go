@@ -13,8 +13,8 @@ import (
 // for the store to count as out of reach.
 const outage = 8
 
-// reach tells a bad place on a disk from a disk that is gone.
-type reach struct {
+// outages tells a bad place on a disk from a disk that is gone.
+type outages struct {
 	mu     sync.Mutex
 	failed map[string]bool // objects that could not be read since one could
 }
@@ -24,7 +24,7 @@ type reach struct {
 // many in a row are, or the vault's descriptor is not there either, the error
 // stays Unavailable, and whoever reads should stop.
 func (v *Vault) judge(ctx context.Context, object string, err error) error {
-	r := &v.reach
+	r := &v.outages
 	if !errors.Is(err, tripod.Unavailable) {
 		if err == nil || errors.Is(err, tripod.Corrupt) {
 			r.mu.Lock()

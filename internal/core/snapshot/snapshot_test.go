@@ -53,7 +53,25 @@ func (t *trust) documents() map[string][]byte {
 	return map[string][]byte{
 		"descriptor": t.d.Encode(t.company), "invitation": t.c.Invitation, "certificate": t.c.Encode(t.invitation),
 		"record": r.Sign(t.machine), "order": o.Encode(t.company), "grant": g.Encode(t.machine),
+		"policy": t.policy().Encode(t.company), "expiry": t.expiry().Encode(), "hold": t.hold().Encode(),
 	}
+}
+
+func (t *trust) policy() *Policy {
+	return &Policy{
+		Company: t.d.Company, Number: 1, Time: time.Unix(800, 0).UTC(), Last: 1, Hourly: 2, Daily: 3, Weekly: 4, Monthly: 5, Yearly: 6,
+		Within: 7 * time.Second, Zone: "Europe/Berlin", Tags: []string{"keep"},
+	}
+}
+
+func (t *trust) expiry() *Expiry {
+	return &Expiry{
+		Company: t.d.Company, Key: t.record().Key, Record: Hash{6}, Time: time.Unix(900, 0).UTC(), Policy: 1, Newest: 9, Reason: "no rule keeps it",
+	}
+}
+
+func (t *trust) hold() *Hold {
+	return &Hold{Company: t.d.Company, Name: "a-hold", Reason: "why", Time: time.Unix(950, 0).UTC()}
 }
 
 // parse reads a document as what it is called.
@@ -74,6 +92,12 @@ func (t *trust) parse(as string, b []byte) (err error) {
 		_, err = ParseOrder(b, t.d)
 	case "grant":
 		_, err = VerifyGrant(b, &t.c)
+	case "policy":
+		_, err = ParsePolicy(b, t.d)
+	case "expiry":
+		_, err = ParseExpiry(b, t.d)
+	case "hold":
+		_, err = ParseHold(b, t.d)
 	}
 	return err
 }
@@ -119,6 +143,27 @@ func TestDocumentsComeBack(t *testing.T) {
 		g := &Grant{Company: w.d.Company, Key: key, Recipient: gen32(t, "recipient"), Sealed: rapid.SliceOfN(rapid.Byte(), 1, 50).Draw(t, "sealed")}
 		if got, err := VerifyGrant(g.Encode(w.machine), &w.c); err != nil || !reflect.DeepEqual(got, g) {
 			t.Fatal("grant", err)
+		}
+		count := func(name string) uint32 { return rapid.Uint32().Draw(t, name) }
+		p := &Policy{
+			Company: w.d.Company, Number: rapid.Uint32Min(1).Draw(t, "number"), Time: genTime(t, "made"), Last: count("last"), Hourly: count("hourly"),
+			Daily: count("daily"), Weekly: count("weekly"), Monthly: count("monthly"), Yearly: count("yearly"),
+			Within: time.Duration(rapid.Int64Range(0, math.MaxInt64/int64(time.Second)).Draw(t, "within")) * time.Second,
+			Zone:   rapid.StringN(0, 10, maxZone).Draw(t, "zone"), Tags: rapid.SliceOfN(rapid.String(), 1, 3).Draw(t, "kept tags"),
+		}
+		if got, err := ParsePolicy(p.Encode(w.company), w.d); err != nil || !reflect.DeepEqual(got, p) {
+			t.Fatal("policy", err)
+		}
+		e := &Expiry{
+			Company: w.d.Company, Key: key, Record: gen32(t, "expired"), Time: genTime(t, "expiry"), Policy: count("policy"), Newest: 7,
+			Reason: rapid.String().Draw(t, "reason"),
+		}
+		if got, err := ParseExpiry(e.Encode(), w.d); err != nil || !reflect.DeepEqual(got, e) {
+			t.Fatal("expiry", err)
+		}
+		h := &Hold{Company: w.d.Company, Name: rapid.StringMatching(`[a-z0-9_-][a-z0-9._-]{0,63}`).Draw(t, "hold"), Reason: e.Reason, Time: genTime(t, "held")}
+		if got, err := ParseHold(h.Encode(), w.d); err != nil || !reflect.DeepEqual(got, h) {
+			t.Fatal("hold", err)
 		}
 		l := &Label{
 			Host: rapid.String().Draw(t, "host"), Paths: rapid.SliceOfN(rapid.String(), 1, 3).Draw(t, "paths"),
@@ -169,7 +214,7 @@ func TestADocumentIsNeverOneOfAnotherKind(t *testing.T) {
 			}
 		}
 	}
-	tags := []string{recordTag, descriptorTag, certificateTag, invitationTag, orderTag, grantTag}
+	tags := []string{recordTag, descriptorTag, certificateTag, invitationTag, orderTag, grantTag, policyTag, expiryTag, holdTag}
 	for i, a := range tags {
 		for _, b := range tags[i+1:] {
 			if strings.HasPrefix(a, b) || strings.HasPrefix(b, a) {
@@ -214,6 +259,18 @@ func TestOnlyTheRightKeySigns(t *testing.T) {
 	o.Company = tripod.CompanyID{9}
 	_, err = ParseOrder(o.Encode(w.company), w.d)
 	denied("an order for another company", err)
+	p := w.policy()
+	_, err = ParsePolicy(p.Encode(w.machine), w.d)
+	denied("a policy of the machine's", err)
+	p.Company = tripod.CompanyID{9}
+	_, err = ParsePolicy(p.Encode(w.company), w.d)
+	denied("a policy for another company", err)
+	e, h := w.expiry(), w.hold()
+	e.Company, h.Company = tripod.CompanyID{9}, tripod.CompanyID{9}
+	_, err = ParseExpiry(e.Encode(), w.d)
+	denied("an expiry of another company", err)
+	_, err = ParseHold(h.Encode(), w.d)
+	denied("a hold of another company", err)
 	g := Grant{Company: w.d.Company, Key: r.Key}
 	_, err = VerifyGrant(g.Encode(w.company), &w.c)
 	denied("a grant of the company's", err)
@@ -307,6 +364,7 @@ func TestANewerVersionIsNotCalledDamaged(t *testing.T) {
 	docs := w.documents()
 	for name, tag := range map[string]string{
 		"descriptor": descriptorTag, "certificate": certificateTag, "record": recordTag, "order": orderTag, "grant": grantTag,
+		"policy": policyTag, "expiry": expiryTag, "hold": holdTag,
 	} {
 		docs[name][len(tag)] = Version + 1
 		if err := w.parse(name, docs[name]); !errors.Is(err, tripod.Invalid) || tripod.HintOf(err) == "" {
@@ -451,6 +509,50 @@ func FuzzVerifyGrant(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		g, err := VerifyGrant(b, &w.c)
 		if err == nil && !bytes.Equal(g.Encode(w.machine), b) {
+			t.Fatal("read two ways")
+		}
+	})
+}
+
+func TestNamesOfHolds(t *testing.T) {
+	for name, good := range map[string]bool{
+		"a": true, "case-12.b_c": true, strings.Repeat("a", maxName): true,
+		"": false, ".a": false, "A": false, "a/b": false, "a b": false, strings.Repeat("a", maxName+1): false,
+	} {
+		if err := CheckHoldName(name); (err == nil) != good || !good && !errors.Is(err, tripod.Invalid) {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+}
+
+func FuzzParsePolicy(f *testing.F) {
+	w := newTrust()
+	f.Add(w.documents()["policy"])
+	f.Fuzz(func(t *testing.T, b []byte) {
+		p, err := ParsePolicy(b, w.d)
+		if err == nil && !bytes.Equal(p.Encode(w.company), b) {
+			t.Fatal("read two ways")
+		}
+	})
+}
+
+func FuzzParseExpiry(f *testing.F) {
+	w := newTrust()
+	f.Add(w.documents()["expiry"])
+	f.Fuzz(func(t *testing.T, b []byte) {
+		e, err := ParseExpiry(b, w.d)
+		if err == nil && !bytes.Equal(e.Encode(), b) {
+			t.Fatal("read two ways")
+		}
+	})
+}
+
+func FuzzParseHold(f *testing.F) {
+	w := newTrust()
+	f.Add(w.documents()["hold"])
+	f.Fuzz(func(t *testing.T, b []byte) {
+		h, err := ParseHold(b, w.d)
+		if err == nil && !bytes.Equal(h.Encode(), b) {
 			t.Fatal("read two ways")
 		}
 	})

@@ -11,13 +11,18 @@ import (
 )
 
 // Descriptor introduces a vault: whose it is and which keys speak for the
-// company. The company signs it; machines pin what it says when they enrol.
+// company. The company signs it; machines pin what it says when they enrol. Each
+// Succession that follows it puts other keys in force.
 type Descriptor struct {
 	Company tripod.CompanyID
 	Vault   [16]byte          // names this vault, random
 	Box     []byte            // HPKE public key that grants are sealed to
 	Sign    ed25519.PublicKey // endorses machines, signs orders
 	Created time.Time
+	Since   time.Time // when these keys came in force; zero for the first ones
+
+	former []Former
+	kept   map[Hash]bool // documents signed by former keys that count
 }
 
 const (
@@ -76,7 +81,8 @@ func (i *Invitation) Encode(company ed25519.PrivateKey) []byte {
 	return sign(b, company)
 }
 
-func parseInvitation(p []byte, d *Descriptor) (*Invitation, error) {
+// parseInvitation decodes the invitation in a certificate.
+func parseInvitation(p, certificate []byte, d *Descriptor) (*Invitation, error) {
 	s, err := open(p, invitationTag, "invitation")
 	if err != nil {
 		return nil, err
@@ -85,7 +91,7 @@ func parseInvitation(p []byte, d *Descriptor) (*Invitation, error) {
 	if !s.CopyBytes(i.Company[:]) || !s.CopyBytes(i.Key) || !readTime(&s, &i.Expires) || !s.Empty() {
 		return nil, tripod.Errorf(tripod.Corrupt, "invitation: malformed")
 	}
-	if err := Verify(p, d.Sign); err != nil || i.Company != d.Company {
+	if err := d.verify(p, certificate); err != nil || i.Company != d.Company {
 		return nil, tripod.Errorf(tripod.Denied, "invitation: not signed by this company")
 	}
 	return i, nil
@@ -126,7 +132,7 @@ func ParseCertificate(p []byte, d *Descriptor) (*Certificate, error) {
 		!readBytes(&s, &c.Invitation) || !s.Empty() {
 		return nil, tripod.Errorf(tripod.Corrupt, "machine certificate: malformed")
 	}
-	i, err := parseInvitation(c.Invitation, d)
+	i, err := parseInvitation(c.Invitation, p, d)
 	if err != nil {
 		return nil, tripod.Errorf(tripod.KindOf(err), "machine %.8s: %w", c.Machine, err)
 	}
@@ -189,7 +195,7 @@ func ParseOrder(p []byte, d *Descriptor) (*Order, error) {
 	if !s.CopyBytes(o.Company[:]) || !o.Key.read(&s) || !s.CopyBytes(o.Record[:]) || !readTime(&s, &o.Time) || !s.Empty() {
 		return nil, tripod.Errorf(tripod.Corrupt, "order to forget: malformed")
 	}
-	if err := Verify(p, d.Sign); err != nil || o.Company != d.Company {
+	if err := d.Verify(p); err != nil || o.Company != d.Company {
 		return nil, tripod.Errorf(tripod.Denied, "order to forget: not signed by this company")
 	}
 	return o, nil

@@ -168,6 +168,7 @@ var moduleTable = []module{
 	{path: "golang.org/x/crypto", folders: coreFolders("seal")},
 	{path: "golang.org/x/text/unicode/norm", folders: coreFolders("seal")}, // passphrases
 	{path: "github.com/cockroachdb/pebble/v2", folders: []string{"internal/vault/index"}},
+	{path: "github.com/minio/minio-go/v7", folders: []string{"internal/driver/store/s3", "internal/driver/store/s3test"}},
 	{path: "github.com/spf13/cobra", folders: []string{"internal/cli", "cmd/*"}},
 	{path: "github.com/spf13/pflag", folders: []string{"internal/cli", "cmd/*"}},
 	{path: "github.com/vbauerster/mpb/v8", folders: []string{"internal/cli/terminal"}},

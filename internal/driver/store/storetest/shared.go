@@ -239,8 +239,8 @@ func checkLock(ctx context.Context, e *env) error {
 	}
 	name := e.prefix + "locked"
 	// Long enough for what follows, short enough to wait for: the object is
-	// to be deleted in the end.
-	until := time.Now().Add(3 * time.Second)
+	// to be deleted in the end. Some stores count locks in whole seconds.
+	until := time.Now().Add(4 * time.Second).Truncate(time.Second)
 	err := e.store.Lock(ctx, name, until)
 	if !e.store.Capabilities().Lock {
 		return errors.Join(wantKind("lock", err, tripod.Invalid), errSkip)

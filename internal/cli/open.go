@@ -89,8 +89,7 @@ func (o *opened) unlock(ctx context.Context) (*seal.CompanyKeys, error) {
 	if err != nil {
 		return nil, err
 	}
-	keys, _, err := o.app.unlock(ctx, sealed, o.app.byPassphrase())
-	return keys, err
+	return o.app.unlock(ctx, sealed, o.app.byPassphrase())
 }
 
 // way is one of the ways into a keyring.
@@ -101,17 +100,16 @@ type way struct {
 	variable string // of the environment that gives it
 	question string
 	ask      func(ctx context.Context, question string) (string, error)
-	// open gives the keys, and the secret that the keyring was opened with.
-	open func(s *keyring.Sealed, text string) (keys *seal.CompanyKeys, secret string, err error)
+	open     func(s *keyring.Sealed, text string) (*seal.CompanyKeys, error)
 }
 
 func (a *app) byPassphrase() way {
 	return way{
 		seal.PassphraseSlot, "passphrase", howToGivePassphrases, passphraseVar,
 		"Passphrase: ", a.AskSecret,
-		func(s *keyring.Sealed, text string) (*seal.CompanyKeys, string, error) {
+		func(s *keyring.Sealed, text string) (*seal.CompanyKeys, error) {
 			keys, err := s.OpenPassphrase(text)
-			return keys, text, signIn(err)
+			return keys, signIn(err)
 		},
 	}
 }
@@ -120,20 +118,20 @@ func (a *app) byCode() way {
 	return way{
 		seal.RecoverySlot, "recovery code", "set TRIPOD_RECOVERY_CODE_FILE, or run it on a terminal", recoveryVar,
 		"Recovery code: ", a.Ask,
-		func(s *keyring.Sealed, text string) (*seal.CompanyKeys, string, error) {
+		func(s *keyring.Sealed, text string) (*seal.CompanyKeys, error) {
 			code, err := seal.ParseRecoveryCode(text)
 			if err != nil {
-				return nil, "", &signInError{err}
+				return nil, &signInError{err}
 			}
 			keys, err := s.OpenCode(code)
-			return keys, string(code[:]), signIn(err)
+			return keys, signIn(err)
 		},
 	}
 }
 
 // unlock opens the company's keys with what the environment gives or someone
-// types. The secret is for those who change it.
-func (a *app) unlock(ctx context.Context, sealed *keyring.Sealed, w way) (keys *seal.CompanyKeys, secret string, err error) {
+// types.
+func (a *app) unlock(ctx context.Context, sealed *keyring.Sealed, w way) (keys *seal.CompanyKeys, err error) {
 	defer func() {
 		if err == nil && sealed.Damage != nil {
 			a.Warn("", sealed.Damage)
@@ -142,20 +140,20 @@ func (a *app) unlock(ctx context.Context, sealed *keyring.Sealed, w way) (keys *
 	text, found, err := a.Secret(ctx, w.variable)
 	switch {
 	case err != nil:
-		return nil, "", signIn(err)
+		return nil, signIn(err)
 	case found:
 		return w.open(sealed, text)
 	case !a.Interactive():
-		return nil, "", signIn(tripod.Errorf(tripod.Denied, "this needs the vault's %s", w.name).WithHint("%s", w.hint))
+		return nil, signIn(tripod.Errorf(tripod.Denied, "this needs the vault's %s", w.name).WithHint("%s", w.hint))
 	}
 	for attempt := 1; ; attempt++ {
 		text, err := w.ask(ctx, w.question)
 		if err != nil {
-			return nil, "", err
+			return nil, err
 		}
-		keys, secret, err = w.open(sealed, text)
+		keys, err = w.open(sealed, text)
 		if _, wrong := errors.AsType[*signInError](err); !wrong || attempt == attempts {
-			return keys, secret, err
+			return keys, err
 		}
 		a.Say("%s\n  %s", err, tripod.HintOf(err))
 	}
@@ -203,8 +201,15 @@ func (o *opened) machine(ctx context.Context) (*seal.MachineKeys, error) {
 		o.app.Warn("", tripod.Errorf(tripod.Denied, "the keys of this machine can be read by other users: %s", name).
 			WithHint("chmod 600 %s", name))
 	}
-	if err := keyring.Pinned(o.descriptor, &m.Company); err != nil {
+	changed, err := keyring.Follow(o.descriptor, &m.Company)
+	if err != nil {
 		return nil, err
+	}
+	if changed {
+		if err := keyring.SaveMachine(o.config, m); err != nil {
+			return nil, err
+		}
+		o.app.Tell("The company's key was replaced by company key %d: this machine follows it.", o.descriptor.Number())
 	}
 	known, err := keyring.Endorsed(ctx, o, o.descriptor, m)
 	if err == nil && !known {

@@ -7,6 +7,7 @@ func newRecovery(a *app) *cobra.Command {
 }
 
 func newRecoveryOpen(a *app) *cobra.Command {
+	var holder string
 	cmd := &cobra.Command{
 		Use:   "open",
 		Short: "Open a vault with its recovery code and set a new passphrase",
@@ -19,8 +20,11 @@ TRIPOD_RECOVERY_CODE_COMMAND or TRIPOD_RECOVERY_CODE. The new passphrase comes
 from TRIPOD_NEW_PASSPHRASE (_FILE, _COMMAND), is asked for, or is made.`,
 		Example: `  tripod recovery open --vault /mnt/disk/vault`,
 		Args:    arguments(0, 0, ""),
-		RunE:    func(cmd *cobra.Command, _ []string) error { return a.changePassphrase(cmd.Context(), a.byCode()) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.changePassphrase(cmd.Context(), a.byCode(), holder)
+		},
 	}
 	a.vaultFlag(cmd)
+	cmd.Flags().StringVar(&holder, "holder", "", "whose passphrase to set, where there are several `NAME`")
 	return cmd
 }

@@ -288,6 +288,7 @@ func (a *app) vaultInfo(ctx context.Context) (err error) {
 }
 
 func newVaultPassphrase(a *app) *cobra.Command {
+	var holder string
 	cmd := &cobra.Command{
 		Use:   "passphrase",
 		Short: "Change the passphrase",
@@ -296,15 +297,19 @@ what is stored; machines go on backing up.
 
 The old passphrase comes from TRIPOD_PASSPHRASE (_FILE, _COMMAND) or is asked
 for; the new one from TRIPOD_NEW_PASSPHRASE (_FILE, _COMMAND), is asked for, or
-is made.
+is made. It is the one of the holder who gave the old one, or of another with
+--holder: see tripod vault holder.
 
 Whoever has a copy of the vault from before, and the old passphrase, can still
-open that copy.`,
+open that copy; what is backed up after tripod vault rotate-key, they cannot.`,
 		Example: `  tripod vault passphrase --vault /mnt/disk/vault`,
 		Args:    arguments(0, 0, ""),
-		RunE:    func(cmd *cobra.Command, _ []string) error { return a.changePassphrase(cmd.Context(), a.byPassphrase()) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.changePassphrase(cmd.Context(), a.byPassphrase(), holder)
+		},
 	}
 	a.vaultFlag(cmd)
+	cmd.Flags().StringVar(&holder, "holder", "", "whose passphrase to change `NAME`")
 	return cmd
 }
 
@@ -316,7 +321,7 @@ type passphraseResult struct {
 
 // changePassphrase sets a new passphrase with what opens the keyring. Who has
 // only the recovery code starts over on this machine, which is enrolled then.
-func (a *app) changePassphrase(ctx context.Context, w way) (err error) {
+func (a *app) changePassphrase(ctx context.Context, w way, holder string) (err error) {
 	o, err := a.open(ctx)
 	if err != nil {
 		return err
@@ -326,7 +331,7 @@ func (a *app) changePassphrase(ctx context.Context, w way) (err error) {
 	if err != nil {
 		return err
 	}
-	company, secret, err := a.unlock(ctx, sealed, w)
+	company, err := a.unlock(ctx, sealed, w)
 	if err != nil {
 		return err
 	}
@@ -339,7 +344,7 @@ func (a *app) changePassphrase(ctx context.Context, w way) (err error) {
 		return err
 	}
 	r := passphraseResult{Vault: absolute(o.location)}
-	err = sealed.ChangePassphrase(ctx, session, w.slot, secret, passphrase, seal.DefaultArgon())
+	err = sealed.ChangePassphrase(ctx, session, holder, passphrase, seal.DefaultArgon())
 	if err == nil && w.slot == seal.RecoverySlot {
 		var m *seal.MachineKeys
 		if m, err = o.enrol(ctx, session, company); err == nil {

@@ -34,6 +34,20 @@ func ParseKeyringName(name string) (n int, ok bool) {
 	return n, err == nil && n > 0 && KeyringName(n) == name
 }
 
+// SuccessionName is the name of the document that puts the company's nth key in
+// force, from 2.
+func SuccessionName(n uint32) string { return fmt.Sprintf("%s%08d", SuccessionPrefix, n) }
+
+// ParseSuccessionName reads what SuccessionName made.
+func ParseSuccessionName(name string) (n uint32, ok bool) {
+	number, err := strconv.ParseUint(strings.TrimPrefix(name, SuccessionPrefix), 10, 32)
+	n = uint32(number)
+	return n, err == nil && n > 1 && SuccessionName(n) == name
+}
+
+// ShredName is the name of the order to shred a machine.
+func ShredName(m tripod.MachineID) string { return ShredPrefix + m.String() }
+
 // CertificateName is the name of a machine's certificate.
 func CertificateName(m tripod.MachineID) string { return CertificatePrefix + m.String() }
 
@@ -88,6 +102,12 @@ func Documented(name string) bool {
 	case KeyringPrefix:
 		_, ok := ParseKeyringName(name)
 		return ok
+	case SuccessionPrefix:
+		_, ok := ParseSuccessionName(name)
+		return ok
+	case ShredPrefix:
+		var m tripod.MachineID
+		return tripod.ParseHex(m[:], rest) && ShredName(m) == name
 	case CertificatePrefix:
 		var m tripod.MachineID
 		return tripod.ParseHex(m[:], rest) && CertificateName(m) == name
@@ -108,5 +128,5 @@ func Documented(name string) bool {
 		k, ok := ParseKeyPath(rest[:at])
 		return ok && name == fmt.Sprintf("%s%s/%x", GrantPrefix, KeyPath(k), recipient)
 	}
-	return name == DescriptorName
+	return name == DescriptorName || name == CopyName
 }

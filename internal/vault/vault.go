@@ -59,6 +59,7 @@ type Reader interface {
 // Names of documents.
 const (
 	DescriptorName    = "vault"
+	SuccessionPrefix  = "key/"     // key/00000002: the company's second key, and those after it
 	KeyringPrefix     = "keyring/" // keyring/00000001: the highest number counts
 	CertificatePrefix = "machine/" // machine/MACHINE
 	RecordPrefix      = "record/"  // record/MACHINE/SOURCE/00000000000000000001
@@ -66,7 +67,9 @@ const (
 	OrderPrefix       = "forget/"  // forget/MACHINE/SOURCE/SEQ
 	PolicyPrefix      = "policy/"  // policy/00000001: the highest number counts
 	ExpiryPrefix      = "expire/"  // expire/MACHINE/SOURCE/SEQ: retention let the snapshot go
+	ShredPrefix       = "shred/"   // shred/MACHINE: its snapshots must never be opened again
 	HoldPrefix        = "hold/"    // hold/NAME: while there is one nothing expires
+	CopyName          = "copy"     // in a further copy of a vault: 16 random bytes that tell it from the others
 )
 
 // Admin changes what stands beside the data.
@@ -74,6 +77,13 @@ type Admin interface {
 	// PutDocument creates a document; Exists when the name is taken.
 	// Certificates and orders are checked against the descriptor.
 	PutDocument(ctx context.Context, name string, content []byte) error
+
+	// RemoveDocument removes what opens nothing that should be opened: keyrings
+	// that a newer one has replaced, grants to a company key that is not in force
+	// any more where there is one to the new key, and grants of machines that the
+	// company ordered to shred. Anything else is Denied. It is no error when the
+	// document is not there.
+	RemoveDocument(ctx context.Context, name string) error
 }
 
 // Stats describes a vault's content.

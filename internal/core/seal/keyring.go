@@ -3,9 +3,10 @@ package seal
 import (
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/hpke"
 	"encoding/base32"
-	"slices"
 	"strings"
+	"time"
 
 	"github.com/sethvargo/go-diceware/diceware"
 	"github.com/zeebo/blake3"
@@ -16,14 +17,17 @@ import (
 	"tripod/internal/core/tripod"
 )
 
-// A keyring is the company's keys sealed under one random secret, which is
-// wrapped once per holder: by a passphrase (Argon2id), by a printed recovery
-// code. It lies in every zone, so that any one zone and any one holder bring
-// everything back. Beside the keys it seals what every slot was, so that whoever
-// opens it notices that another holder's way in was damaged or taken away, and
-// need not wait for the day it is needed. Layout in spec/vault.md.
+// A keyring is the company's keys sealed under a random secret, which is sealed
+// in turn to one key pair per holder: of a passphrase (by Argon2id), of a printed
+// recovery code. It lies in every zone, so that any one zone and any one holder
+// bring everything back. Beside the keys it seals who its holders are, with their
+// public keys. So any of them can seal the next keyring to all, under a fresh
+// secret, and whoever was left out does not open it with what an old one held;
+// and whoever opens it notices that another holder's way in was damaged or taken
+// away, and need not wait for the day it is needed. Layout in spec/vault.md.
 type Keyring struct {
 	Company tripod.CompanyID
+	Number  uint32 // of the company's keyrings, from 1: an old one cannot pass for a new one
 	Slots   []Slot
 	sealed  []byte
 }
@@ -32,8 +36,9 @@ type Keyring struct {
 type Slot struct {
 	Type    SlotType
 	Salt    [16]byte
-	Argon   Argon // zero for recovery codes
-	wrapped []byte
+	Argon   Argon  // zero for recovery codes
+	public  []byte // HPKE public key that follows from what the holder knows
+	wrapped []byte // the keyring's secret, sealed to it
 }
 
 // SlotType tells what opens a slot.
@@ -86,21 +91,21 @@ func (a Argon) check() error {
 const (
 	keyringTag  = "tripod 1 keyring\n"
 	contextCode = "tripod 1 recovery code"
-	maxSlots    = 8
+	maxSlots    = 16
 	saltedNonce = 12
 )
 
-// NewKeyring seals keys for a passphrase and a recovery code.
-func NewKeyring(keys *CompanyKeys, passphrase string, code RecoveryCode, cost Argon) (*Keyring, error) {
-	if err := checkNew(passphrase, cost); err != nil {
+// NewKeyring seals keys for a first passphrase, of the holder FirstHolder, and a
+// recovery code.
+func NewKeyring(keys *CompanyKeys, passphrase string, code RecoveryCode, cost Argon, now time.Time) (*Keyring, error) {
+	u := &Unlocked{Keys: keys, company: keys.ID}
+	if err := u.AddPassphrase(FirstHolder, passphrase, cost, now); err != nil {
 		return nil, err
 	}
-	secret := randomSecret()
-	k := &Keyring{Company: keys.ID}
-	k.addSlot(secret, PassphraseSlot, cost, passphrase)
-	k.addSlot(secret, RecoverySlot, Argon{}, string(code[:]))
-	k.seal(secret, keys, k.marks())
-	return k, nil
+	if err := u.SetCode(code, now); err != nil {
+		return nil, err
+	}
+	return u.Seal(1)
 }
 
 func checkNew(passphrase string, cost Argon) error {
@@ -116,93 +121,61 @@ func normal(passphrase string) string {
 	return strings.Join(strings.Fields(norm.NFC.String(passphrase)), " ")
 }
 
-// mark tells what one slot was when the keyring was sealed.
-type mark struct {
-	slot SlotType
-	sum  [32]byte // BLAKE3 of the slot's encoding
-}
-
-func (k *Keyring) marks() []mark {
-	var marks []mark
-	for i := range k.Slots {
-		b := cryptobyte.NewBuilder(nil)
-		k.Slots[i].add(b)
-		marks = append(marks, mark{k.Slots[i].Type, blake3.Sum256(b.BytesOrPanic())})
-	}
-	return marks
-}
-
-// seal seals the keys with the marks of the slots that there should be.
-func (k *Keyring) seal(secret Secret, keys *CompanyKeys, marks []mark) {
-	b := cryptobyte.NewBuilder(nil)
-	b.AddUint8(uint8(len(marks)))
-	for _, m := range marks {
-		b.AddUint8(uint8(m.slot))
-		b.AddBytes(m.sum[:])
-	}
-	b.AddBytes(keys.marshal())
-	k.sealed = sealWith(secret, []byte(keyringTag+string(k.Company[:])), b.BytesOrPanic())
-}
-
-// content is what a keyring seals.
-type content struct {
-	keys  *CompanyKeys
-	marks []mark
-}
-
-func parseContent(p []byte) (c content, err error) {
-	s := cryptobyte.String(p)
-	var n uint8
-	if !s.ReadUint8(&n) || n == 0 || n > maxSlots {
-		return c, tripod.Errorf(tripod.Corrupt, "keyring: its content is malformed")
-	}
-	c.marks = make([]mark, n)
-	for i := range c.marks {
-		var t uint8
-		if !s.ReadUint8(&t) || !s.CopyBytes(c.marks[i].sum[:]) {
-			return c, tripod.Errorf(tripod.Corrupt, "keyring: its content is malformed")
-		}
-		c.marks[i].slot = SlotType(t)
-	}
-	c.keys, err = unmarshalCompany(s)
-	return c, err
-}
-
-// damage compares the slots with what they were when the keyring was sealed.
-func (k *Keyring) damage(sealed []mark) error {
-	now := k.marks()
-	if slices.Equal(now, sealed) {
-		return nil
-	}
-	for _, m := range sealed {
-		if !slices.Contains(now, m) {
-			return tripod.Errorf(tripod.Corrupt, "keyring: the slot of its %s was changed or taken away, so that it opens this vault no more", m.slot).
-				WithHint("copy the files below keyring/ from another copy of this vault")
-		}
-	}
-	return tripod.Errorf(tripod.Corrupt, "keyring: has a slot that the company did not make, or has removed since").
-		WithHint("an old passphrase may open this vault; change the passphrase, and ask whoever keeps the vault what happened")
-}
-
-func (k *Keyring) addSlot(secret Secret, t SlotType, cost Argon, holder string) {
+// newSlot makes the way in of a holder, without what it opens.
+func newSlot(t SlotType, cost Argon, holder string) (Slot, error) {
 	s := Slot{Type: t, Argon: cost}
 	fill(s.Salt[:])
-	s.wrapped = sealWith(s.wrapKey(holder), s.additional(k.Company), secret[:])
-	k.Slots = append(k.Slots, s)
-}
-
-func (s *Slot) wrapKey(holder string) Secret {
-	if s.Type == PassphraseSlot {
-		return Secret(argon2.IDKey([]byte(normal(holder)), s.Salt[:], s.Argon.Time, s.Argon.Memory, s.Argon.Threads, 32))
+	private, err := s.private(holder)
+	if err != nil {
+		return s, err
 	}
-	// A recovery code carries 144 random bits: no stretching is needed.
-	var out Secret
-	blake3.DeriveKey(contextCode, append([]byte(holder), s.Salt[:]...), out[:])
-	return out
+	s.public = private.PublicKey().Bytes()
+	return s, nil
 }
 
-// additional binds a slot's wrap to its parameters and its company.
-func (s *Slot) additional(company tripod.CompanyID) []byte {
+// private is the key that opens a slot, of what its holder knows.
+func (s *Slot) private(holder string) (hpke.PrivateKey, error) {
+	var seed Secret
+	if s.Type == PassphraseSlot {
+		seed = Secret(argon2.IDKey([]byte(normal(holder)), s.Salt[:], s.Argon.Time, s.Argon.Memory, s.Argon.Threads, 32))
+	} else {
+		// A recovery code carries 144 random bits: no stretching is needed.
+		blake3.DeriveKey(contextCode, append([]byte(holder), s.Salt[:]...), seed[:])
+	}
+	private, err := kem().NewPrivateKey(seed[:])
+	if err != nil {
+		return nil, tripod.Errorf(tripod.Internal, "keyring: %w", err)
+	}
+	return private, nil
+}
+
+// wrap seals the keyring's secret to a slot.
+func (s *Slot) wrap(company tripod.CompanyID, secret Secret) error {
+	public, err := kem().NewPublicKey(s.public)
+	if err == nil {
+		s.wrapped, err = hpke.Seal(public, hpke.HKDFSHA256(), hpke.AES256GCM(), s.info(company), secret[:])
+	}
+	if err != nil {
+		return tripod.Errorf(tripod.Internal, "keyring: %w", err)
+	}
+	return nil
+}
+
+// unwrap gives the keyring's secret to its holder.
+func (s *Slot) unwrap(company tripod.CompanyID, holder string) (secret Secret, ok bool) {
+	private, err := s.private(holder)
+	if err != nil {
+		return secret, false
+	}
+	plain, err := hpke.Open(private, hpke.HKDFSHA256(), hpke.AES256GCM(), s.info(company), s.wrapped)
+	if err != nil || len(plain) != len(secret) {
+		return secret, false
+	}
+	return Secret(plain), true
+}
+
+// info binds a slot to its parameters and its company.
+func (s *Slot) info(company tripod.CompanyID) []byte {
 	b := cryptobyte.NewBuilder([]byte(keyringTag))
 	b.AddBytes(company[:])
 	s.addParameters(b)
@@ -215,6 +188,30 @@ func (s *Slot) addParameters(b *cryptobyte.Builder) {
 	b.AddUint32(s.Argon.Time)
 	b.AddUint32(s.Argon.Memory)
 	b.AddUint8(s.Argon.Threads)
+	addBytes(b, s.public)
+}
+
+func (s *Slot) readParameters(from *cryptobyte.String) bool {
+	var t uint8
+	ok := from.ReadUint8(&t) && from.CopyBytes(s.Salt[:]) && from.ReadUint32(&s.Argon.Time) &&
+		from.ReadUint32(&s.Argon.Memory) && from.ReadUint8(&s.Argon.Threads) && readBytes(from, &s.public)
+	s.Type = SlotType(t)
+	return ok
+}
+
+// sum is what a keyring seals of each of its slots.
+func (s *Slot) sum() [32]byte {
+	b := cryptobyte.NewBuilder(nil)
+	s.add(b)
+	return blake3.Sum256(b.BytesOrPanic())
+}
+
+// additional binds what a keyring seals to its company and number.
+func (k *Keyring) additional() []byte {
+	b := cryptobyte.NewBuilder([]byte(keyringTag))
+	b.AddBytes(k.Company[:])
+	b.AddUint32(k.Number)
+	return b.BytesOrPanic()
 }
 
 // sealWith encrypts under a key that is used for this message only, or with
@@ -246,35 +243,28 @@ func plainGCM(key Secret) cipher.AEAD {
 }
 
 // OpenPassphrase opens the keyring with a passphrase; Denied when it is wrong.
-// The spacing of its words does not matter. With the keys comes damage: Corrupt
-// when another holder's slot is not what it was, which is for a person to know.
-func (k *Keyring) OpenPassphrase(passphrase string) (keys *CompanyKeys, damage, err error) {
-	c, _, err := k.open(PassphraseSlot, passphrase)
-	if err == nil {
-		return c.keys, k.damage(c.marks), nil
-	}
+// The spacing of its words does not matter. What it gives may carry Damage, which
+// is for a person to know.
+func (k *Keyring) OpenPassphrase(passphrase string) (*Unlocked, error) {
+	u, err := k.open(PassphraseSlot, passphrase)
 	if tripod.KindOf(err) == tripod.Denied {
 		err = tripod.Errorf(tripod.Denied, "wrong passphrase").
 			WithHint("try again, or open the vault with its recovery code: tripod recovery open")
 	}
-	return nil, nil, err
+	return u, err
 }
 
 // OpenCode opens the keyring with a recovery code; Denied when it is wrong.
-// Damage is as OpenPassphrase says.
-func (k *Keyring) OpenCode(code RecoveryCode) (keys *CompanyKeys, damage, err error) {
-	c, _, err := k.open(RecoverySlot, string(code[:]))
-	if err == nil {
-		return c.keys, k.damage(c.marks), nil
-	}
+func (k *Keyring) OpenCode(code RecoveryCode) (*Unlocked, error) {
+	u, err := k.open(RecoverySlot, string(code[:]))
 	if tripod.KindOf(err) == tripod.Denied {
 		err = tripod.Errorf(tripod.Denied, "this recovery code does not open this vault").
-			WithHint("check that the printed kit belongs to company %s", k.Company)
+			WithHint("check that the printed kit belongs to company %s, and that no newer code was made", k.Company)
 	}
-	return nil, nil, err
+	return u, err
 }
 
-func (k *Keyring) open(t SlotType, holder string) (c content, secret Secret, err error) {
+func (k *Keyring) open(t SlotType, holder string) (*Unlocked, error) {
 	refused := tripod.Errorf(tripod.Denied, "keyring: no holder fits")
 	for i := range k.Slots {
 		s := &k.Slots[i]
@@ -287,52 +277,17 @@ func (k *Keyring) open(t SlotType, holder string) (c content, secret Secret, err
 				WithHint("open the vault with its recovery code: tripod recovery open")
 			continue
 		}
-		secret, ok := openWith(s.wrapKey(holder), s.additional(k.Company), s.wrapped)
-		if !ok || len(secret) != len(Secret{}) {
-			continue
-		}
-		plain, ok := openWith(Secret(secret), []byte(keyringTag+string(k.Company[:])), k.sealed)
+		secret, ok := s.unwrap(k.Company, holder)
 		if !ok {
-			return c, Secret{}, tripod.Errorf(tripod.Corrupt, "keyring: its content does not decrypt")
-		}
-		c, err = parseContent(plain)
-		if err == nil && c.keys.ID != k.Company {
-			err = tripod.Errorf(tripod.Corrupt, "keyring: holds another company's keys")
-		}
-		return c, Secret(secret), err
-	}
-	return c, Secret{}, refused
-}
-
-// Rewrap returns a keyring that a new passphrase opens instead of every old
-// one. Recovery codes stay. Any holder may do it: give a passphrase or a code.
-// Slots that the company did not make are left out; one of its own that was
-// damaged stays known, so that openers are told of it until it is whole again.
-func (k *Keyring) Rewrap(holder SlotType, old, passphrase string, cost Argon) (*Keyring, error) {
-	if err := checkNew(passphrase, cost); err != nil {
-		return nil, err
-	}
-	c, secret, err := k.open(holder, old)
-	if err != nil {
-		return nil, err
-	}
-	next := &Keyring{Company: k.Company}
-	next.addSlot(secret, PassphraseSlot, cost, passphrase)
-	marks, now := next.marks(), k.marks()
-	for _, m := range c.marks {
-		if m.slot == PassphraseSlot {
 			continue
 		}
-		marks = append(marks, m)
-		if i := slices.Index(now, m); i >= 0 {
-			next.Slots = append(next.Slots, k.Slots[i])
+		plain, ok := openWith(secret, k.additional(), k.sealed)
+		if !ok {
+			return nil, tripod.Errorf(tripod.Corrupt, "keyring: its content does not decrypt")
 		}
+		return k.unlocked(plain, s)
 	}
-	if len(marks) > maxSlots {
-		return nil, tripod.Errorf(tripod.Invalid, "keyring: has room for %d holders", maxSlots)
-	}
-	next.seal(secret, c.keys, marks)
-	return next, nil
+	return nil, refused
 }
 
 // Marshal encodes the keyring. It is safe to show to anyone, but for guesses
@@ -340,6 +295,7 @@ func (k *Keyring) Rewrap(holder SlotType, old, passphrase string, cost Argon) (*
 func (k *Keyring) Marshal() []byte {
 	b := cryptobyte.NewBuilder([]byte(keyringTag))
 	b.AddBytes(k.Company[:])
+	b.AddUint32(k.Number)
 	b.AddUint8(uint8(len(k.Slots)))
 	for i := range k.Slots {
 		k.Slots[i].add(b)
@@ -362,17 +318,14 @@ func UnmarshalKeyring(p []byte) (*Keyring, error) {
 	s := cryptobyte.String(p)
 	k := new(Keyring)
 	var n uint8
-	if !readTag(&s, keyringTag) || !s.CopyBytes(k.Company[:]) || !s.ReadUint8(&n) || n == 0 || n > maxSlots {
+	if !readTag(&s, keyringTag) || !s.CopyBytes(k.Company[:]) || !s.ReadUint32(&k.Number) || !s.ReadUint8(&n) || n == 0 || n > maxSlots {
 		return nil, bad
 	}
 	for range n {
 		var slot Slot
-		var t uint8
-		if !s.ReadUint8(&t) || !s.CopyBytes(slot.Salt[:]) || !s.ReadUint32(&slot.Argon.Time) ||
-			!s.ReadUint32(&slot.Argon.Memory) || !s.ReadUint8(&slot.Argon.Threads) || !readBytes(&s, &slot.wrapped) {
+		if !slot.readParameters(&s) || !readBytes(&s, &slot.wrapped) {
 			return nil, bad
 		}
-		slot.Type = SlotType(t)
 		k.Slots = append(k.Slots, slot)
 	}
 	if !readBytes(&s, &k.sealed) || !s.Empty() {

@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"crypto/hpke"
 	"crypto/rand"
+	"slices"
 
 	"golang.org/x/crypto/cryptobyte"
 
@@ -27,6 +28,43 @@ type CompanyKeys struct {
 	Box    []byte // HPKE private key
 	Sign   ed25519.PrivateKey
 	Domain Secret // the de-duplication secret D
+	// Others are key pairs that are not in force: while the company's key is being
+	// replaced, the one before or the one to come.
+	Others []KeyPair
+}
+
+// KeyPair is the part of a company's keys that is replaced from time to time.
+type KeyPair struct {
+	Box  []byte // HPKE private key
+	Sign ed25519.PrivateKey
+}
+
+// Renew puts a fresh pair in force. The one before stays with the others.
+func (k *CompanyKeys) Renew() error {
+	fresh, err := newPair()
+	if err != nil {
+		return err
+	}
+	k.Others = append([]KeyPair{{k.Box, k.Sign}}, k.Others...)
+	k.Box, k.Sign = fresh.Box, fresh.Sign
+	return nil
+}
+
+// Use puts the pair with this public signing key in force, and reports whether
+// there is one.
+func (k *CompanyKeys) Use(sign ed25519.PublicKey) bool {
+	if sign.Equal(k.Sign.Public()) {
+		return true
+	}
+	for i, p := range k.Others {
+		if sign.Equal(p.Sign.Public()) {
+			k.Others = slices.Clone(k.Others)
+			k.Others[i] = KeyPair{k.Box, k.Sign}
+			k.Box, k.Sign = p.Box, p.Sign
+			return true
+		}
+	}
+	return false
 }
 
 // MachineKeys is what one machine needs to write. It cannot read with them.
@@ -43,21 +81,27 @@ func kem() hpke.KEM { return hpke.MLKEM768X25519() }
 
 // NewCompany makes a company's keys from fresh randomness.
 func NewCompany() (*CompanyKeys, error) {
-	box, err := kem().GenerateKey()
+	pair, err := newPair()
 	if err != nil {
-		return nil, tripod.Errorf(tripod.Internal, "company key: %w", err)
+		return nil, err
 	}
-	private, err := box.Bytes()
-	if err != nil {
-		return nil, tripod.Errorf(tripod.Internal, "company key: %w", err)
-	}
-	_, sign, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		return nil, tripod.Errorf(tripod.Internal, "company key: %w", err)
-	}
-	k := &CompanyKeys{Box: private, Sign: sign, Domain: randomSecret()}
+	k := &CompanyKeys{Box: pair.Box, Sign: pair.Sign, Domain: randomSecret()}
 	fill(k.ID[:])
 	return k, nil
+}
+
+func newPair() (p KeyPair, err error) {
+	box, err := kem().GenerateKey()
+	if err == nil {
+		p.Box, err = box.Bytes()
+	}
+	if err == nil {
+		_, p.Sign, err = ed25519.GenerateKey(rand.Reader)
+	}
+	if err != nil {
+		return p, tripod.Errorf(tripod.Internal, "company key: %w", err)
+	}
+	return p, nil
 }
 
 // Public gives the half that everyone may know.
@@ -146,25 +190,47 @@ func readBytes(s *cryptobyte.String, out *[]byte) bool {
 	return true
 }
 
+// maxPairs is how many key pairs a keyring holds at most.
+const maxPairs = 16
+
 func (k *CompanyKeys) marshal() []byte {
 	b := cryptobyte.NewBuilder(nil)
 	b.AddBytes([]byte(companyTag))
 	b.AddBytes(k.ID[:])
-	addBytes(b, k.Box)
-	b.AddBytes(k.Sign.Seed())
 	b.AddBytes(k.Domain[:])
+	pairs := append([]KeyPair{{k.Box, k.Sign}}, k.Others...)
+	b.AddUint8(uint8(len(pairs)))
+	for _, p := range pairs {
+		addBytes(b, p.Box)
+		b.AddBytes(p.Sign.Seed())
+	}
 	return b.BytesOrPanic()
 }
 
 func unmarshalCompany(p []byte) (*CompanyKeys, error) {
+	malformed := tripod.Errorf(tripod.Corrupt, "company keys: malformed")
 	s := cryptobyte.String(p)
 	k := new(CompanyKeys)
-	seed := make([]byte, ed25519.SeedSize)
-	if !readTag(&s, companyTag) || !s.CopyBytes(k.ID[:]) || !readBytes(&s, &k.Box) ||
-		!s.CopyBytes(seed) || !s.CopyBytes(k.Domain[:]) || !s.Empty() {
-		return nil, tripod.Errorf(tripod.Corrupt, "company keys: malformed")
+	var n uint8
+	if !readTag(&s, companyTag) || !s.CopyBytes(k.ID[:]) || !s.CopyBytes(k.Domain[:]) || !s.ReadUint8(&n) || n == 0 || n > maxPairs {
+		return nil, malformed
 	}
-	k.Sign = ed25519.NewKeyFromSeed(seed)
+	for i := range n {
+		var pair KeyPair
+		seed := make([]byte, ed25519.SeedSize)
+		if !readBytes(&s, &pair.Box) || !s.CopyBytes(seed) {
+			return nil, malformed
+		}
+		pair.Sign = ed25519.NewKeyFromSeed(seed)
+		if i == 0 {
+			k.Box, k.Sign = pair.Box, pair.Sign
+			continue
+		}
+		k.Others = append(k.Others, pair)
+	}
+	if !s.Empty() {
+		return nil, malformed
+	}
 	return k, nil
 }
 

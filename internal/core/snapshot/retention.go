@@ -79,7 +79,7 @@ func ParsePolicy(encoded []byte, d *Descriptor) (*Policy, error) {
 		return nil, tripod.Errorf(tripod.Corrupt, "policy: malformed")
 	}
 	p.Within = time.Duration(within) * time.Second
-	if err := Verify(encoded, d.Sign); err != nil || p.Company != d.Company {
+	if err := d.Verify(encoded); err != nil || p.Company != d.Company {
 		return nil, tripod.Errorf(tripod.Denied, "policy %d: not signed by this company", p.Number)
 	}
 	return p, nil

@@ -83,7 +83,7 @@ func (t *trust) parse(as string, b []byte) (err error) {
 			err = tripod.Errorf(tripod.Denied, "another descriptor")
 		}
 	case "invitation":
-		_, err = parseInvitation(b, t.d)
+		_, err = parseInvitation(b, b, t.d)
 	case "certificate":
 		_, err = ParseCertificate(b, t.d)
 	case "record":
@@ -214,7 +214,7 @@ func TestADocumentIsNeverOneOfAnotherKind(t *testing.T) {
 			}
 		}
 	}
-	tags := []string{recordTag, descriptorTag, certificateTag, invitationTag, orderTag, grantTag, policyTag, expiryTag, holdTag}
+	tags := []string{successionTag, shredTag, recordTag, descriptorTag, certificateTag, invitationTag, orderTag, grantTag, policyTag, expiryTag, holdTag}
 	for i, a := range tags {
 		for _, b := range tags[i+1:] {
 			if strings.HasPrefix(a, b) || strings.HasPrefix(b, a) {

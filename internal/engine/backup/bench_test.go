@@ -68,6 +68,8 @@ func (s *sink) Documents(context.Context, string, func(string, []byte) error) er
 
 func (s *sink) PutDocument(context.Context, string, []byte) error { return nil }
 
+func (s *sink) RemoveDocument(context.Context, string) error { return nil }
+
 func (s *sink) Head(context.Context, tripod.MachineID, tripod.SourceID) ([]byte, error) {
 	return s.head, nil
 }

@@ -142,6 +142,12 @@ func (w *world) PutDocument(ctx context.Context, name string, content []byte) er
 	return w.Vault.PutDocument(ctx, name, content)
 }
 
+func (w *world) RemoveDocument(ctx context.Context, name string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.Vault.RemoveDocument(ctx, name)
+}
+
 func (w *world) options(warnings *backup.Warnings, paths ...string) backup.Options {
 	w.now = w.now.Add(time.Minute)
 	o := backup.Options{

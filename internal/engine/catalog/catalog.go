@@ -10,6 +10,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/hex"
+	"errors"
 	"runtime"
 	"slices"
 	"strings"
@@ -20,6 +21,7 @@ import (
 	"tripod/internal/core/seal"
 	"tripod/internal/core/snapshot"
 	"tripod/internal/core/tripod"
+	"tripod/internal/engine/keyring"
 	"tripod/internal/vault"
 )
 
@@ -31,7 +33,7 @@ type Snapshot struct {
 	Record    *snapshot.Record
 	Label     *snapshot.Label // nil for a forgotten one
 	Root      seal.Ref        // opens it; zero for a forgotten one
-	Forgotten bool            // the company ordered to forget it
+	Forgotten bool            // the company ordered to forget it, or to shred its machine
 }
 
 // Problem is something in the log that is not used. Its error has a kind and
@@ -70,15 +72,21 @@ func Open(ctx context.Context, r vault.Reader, keys *seal.CompanyKeys) (*Catalog
 	if err != nil {
 		return nil, err
 	}
+	recipients, err := recipients(keys)
+	if err != nil {
+		return nil, err
+	}
 	o := &opening{
 		Catalog: Catalog{Descriptor: d}, keys: keys, certificates: map[tripod.MachineID]*snapshot.Certificate{},
-		recipient: snapshot.HashOf(public.Box), grants: map[string][]document{}, orders: map[snapshot.Key]document{},
-		invalid: map[string]error{}, unsigned: map[tripod.MachineID]int{},
+		recipients: recipients, grants: map[string][]document{}, orders: map[snapshot.Key]document{},
+		shredded: map[tripod.MachineID]bool{},
+		invalid:  map[string]error{}, unsigned: map[tripod.MachineID]int{},
 	}
 	for prefix, read := range map[string]func(document){
 		vault.CertificatePrefix: o.certificate,
 		vault.GrantPrefix:       o.grant,
 		vault.OrderPrefix:       o.order,
+		vault.ShredPrefix:       o.shred,
 	} {
 		if err := documents(ctx, r, prefix, read); err != nil {
 			return nil, err
@@ -93,6 +101,21 @@ func Open(ctx context.Context, r vault.Reader, keys *seal.CompanyKeys) (*Catalog
 	}
 	o.finish()
 	return &o.Catalog, nil
+}
+
+// recipients are the keys that open grants: the one in force, and while it is being
+// replaced the one before.
+func recipients(keys *seal.CompanyKeys) (map[snapshot.Hash][]byte, error) {
+	all := map[snapshot.Hash][]byte{}
+	for _, pair := range append([]seal.KeyPair{{Box: keys.Box, Sign: keys.Sign}}, keys.Others...) {
+		one := seal.CompanyKeys{ID: keys.ID, Box: pair.Box, Sign: pair.Sign}
+		public, err := one.Public()
+		if err != nil {
+			return nil, err
+		}
+		all[snapshot.HashOf(public.Box)] = pair.Box
+	}
+	return all, nil
 }
 
 // document is a document of the log as stored.
@@ -113,19 +136,10 @@ func documents(ctx context.Context, r vault.Reader, prefix string, fn func(docum
 }
 
 func descriptor(ctx context.Context, r vault.Reader, public *seal.CompanyPublic) (*snapshot.Descriptor, error) {
-	var content []byte
-	err := documents(ctx, r, vault.DescriptorName, func(d document) {
-		if d.name == vault.DescriptorName {
-			content = d.content
-		}
-	})
-	if err != nil {
-		return nil, err
-	}
-	if content == nil {
+	d, err := keyring.Describe(ctx, r)
+	if errors.Is(err, tripod.NotFound) {
 		return nil, tripod.Errorf(tripod.NotFound, "vault: there is none here").WithHint("check the place, or make one with tripod init")
 	}
-	d, err := snapshot.ParseDescriptor(content)
 	if err != nil {
 		return nil, err
 	}
@@ -140,10 +154,11 @@ func descriptor(ctx context.Context, r vault.Reader, public *seal.CompanyPublic)
 type opening struct {
 	Catalog
 	keys         *seal.CompanyKeys
-	recipient    snapshot.Hash
+	recipients   map[snapshot.Hash][]byte // the company's private keys, by the hash of the public ones
 	certificates map[tripod.MachineID]*snapshot.Certificate
 	grants       map[string][]document // by vault.KeyPath
 	orders       map[snapshot.Key]document
+	shredded     map[tripod.MachineID]bool
 	chain        chain
 	found        []Snapshot
 	invalid      map[string]error         // certificates that are not valid, by their names
@@ -184,6 +199,18 @@ func (o *opening) order(d document) {
 		return
 	}
 	o.orders[order.Key] = d
+}
+
+func (o *opening) shred(d document) {
+	order, err := snapshot.ParseShred(d.content, o.Descriptor)
+	if err == nil && d.name != vault.ShredName(order.Machine) {
+		err = misplaced("order to shred")
+	}
+	if err != nil {
+		o.problem(d.name, err)
+		return
+	}
+	o.shredded[order.Machine] = true
 }
 
 func misplaced(what string) error {
@@ -232,6 +259,7 @@ func (o *opening) record(d document) {
 	if order, ok := o.orders[r.Key]; ok {
 		s.Forgotten = o.means(order, hash)
 	}
+	s.Forgotten = s.Forgotten || o.shredded[r.Key.Machine]
 	o.found = append(o.found, s)
 }
 
@@ -343,16 +371,17 @@ func (o *opening) open(s *Snapshot) error {
 	var failed error = tripod.Errorf(tripod.NotFound, "snapshot %d of machine %.8s: has no grant to the company", s.Key.Seq, s.Key.Machine).
 		WithHint("its grant was lost or its key shredded; another copy of the vault may have it")
 	for _, d := range o.grants[vault.KeyPath(s.Key)] {
-		g, err := snapshot.VerifyGrant(d.content, o.certificates[s.Key.Machine])
+		g, err := snapshot.VerifyGrantOf(d.content, o.certificates[s.Key.Machine], o.Descriptor)
 		if err == nil && g.Key != s.Key {
 			err = misplaced("grant")
 		}
-		if err == nil && g.Recipient != o.recipient {
-			continue // for someone else
-		}
+		var box []byte
 		if err == nil {
+			if box = o.recipients[g.Recipient]; box == nil {
+				continue // for someone else
+			}
 			c := seal.GrantContext{Company: o.keys.ID, Machine: s.Key.Machine, Source: s.Key.Source, Seq: s.Key.Seq, Root: s.Record.Root}
-			s.Root, err = seal.OpenGrant(o.keys.Box, &c, g.Sealed)
+			s.Root, err = seal.OpenGrant(box, &c, g.Sealed)
 		}
 		if err == nil {
 			return s.label()

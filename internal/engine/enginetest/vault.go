@@ -153,3 +153,9 @@ func (v *Vault) PutDocument(_ context.Context, name string, content []byte) erro
 	v.Docs[name] = content
 	return nil
 }
+
+// RemoveDocument implements vault.Admin; it removes whatever it is asked to.
+func (v *Vault) RemoveDocument(_ context.Context, name string) error {
+	delete(v.Docs, name)
+	return nil
+}

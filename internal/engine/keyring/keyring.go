@@ -21,6 +21,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -52,7 +53,7 @@ func New(passphrase string, now time.Time, cost seal.Argon) (*Made, error) {
 	}
 	m := &Made{Company: company, Code: seal.NewRecoveryCode()}
 	_, _ = rand.Read(m.Vault[:]) // never fails
-	ring, err := seal.NewKeyring(company, passphrase, m.Code, cost)
+	ring, err := seal.NewKeyring(company, passphrase, m.Code, cost, now)
 	if err != nil {
 		return nil, err
 	}
@@ -62,7 +63,10 @@ func New(passphrase string, now time.Time, cost seal.Argon) (*Made, error) {
 	return m, nil
 }
 
-const minPassphrase = 8 // characters
+const (
+	minPassphrase = 8 // characters
+	copies        = 2 // of a keyring that Change stores
+)
 
 // StrongEnough refuses a new passphrase that anyone who gets hold of the vault
 // would guess at once.
@@ -83,7 +87,12 @@ type Sealed struct {
 	// read or another holder's way in is not what it was, which someone should
 	// know before it is needed.
 	Damage error
-	unread error // the part of it that loading found
+	// Unlocked is what the keyring holds, once it was opened. Its keys in force are
+	// those of the descriptor; others are left from a change of the company's key
+	// that has not ended.
+	Unlocked *seal.Unlocked
+
+	unread error // the part of Damage that loading found
 }
 
 // Documents is the part of vault.Reader that keys need.
@@ -91,7 +100,14 @@ type Documents interface {
 	Documents(ctx context.Context, prefix string, fn func(name string, content []byte) error) error
 }
 
-// Describe reads a vault's descriptor; NotFound when there is none.
+// Writable is where documents are read and changed: a session with a vault.
+type Writable interface {
+	Documents
+	vault.Admin
+}
+
+// Describe reads a vault's descriptor and follows the company's keys to the one in
+// force; NotFound when there is none.
 func Describe(ctx context.Context, r Documents) (*snapshot.Descriptor, error) {
 	var d *snapshot.Descriptor
 	err := r.Documents(ctx, vault.DescriptorName, func(name string, content []byte) (err error) {
@@ -103,6 +119,16 @@ func Describe(ctx context.Context, r Documents) (*snapshot.Descriptor, error) {
 	if err == nil && d == nil {
 		err = tripod.Errorf(tripod.NotFound, "vault descriptor: missing")
 	}
+	if err != nil {
+		return nil, err
+	}
+	err = r.Documents(ctx, vault.SuccessionPrefix, func(name string, content []byte) (err error) {
+		// What is not next has no place in the chain, and is not needed for it.
+		if name == vault.SuccessionName(d.Number()+1) {
+			d, err = d.Succeed(content)
+		}
+		return err
+	})
 	return d, err
 }
 
@@ -115,8 +141,8 @@ func Load(ctx context.Context, r Documents) (*Sealed, error) {
 	s := &Sealed{Descriptor: d}
 	var damage error // of those newer than s.Keyring
 	err = r.Documents(ctx, vault.KeyringPrefix, func(name string, content []byte) error {
-		var n int
-		if _, err := fmt.Sscanf(name, vault.KeyringPrefix+"%d", &n); err != nil || n < 1 || name != documentName(n) {
+		n, ok := vault.ParseKeyringName(name)
+		if !ok {
 			return nil // not one of ours
 		}
 		ring, err := seal.UnmarshalKeyring(content)
@@ -125,6 +151,8 @@ func Load(ctx context.Context, r Documents) (*Sealed, error) {
 			damage = fmt.Errorf("%s: %w", name, err)
 		case ring.Company != d.Company:
 			damage = tripod.Errorf(tripod.Corrupt, "%s: belongs to another company", name)
+		case !belongs(ring, n):
+			damage = tripod.Errorf(tripod.Corrupt, "%s: is keyring number %d, an older one", name, ring.Number)
 		default:
 			s.Keyring, damage = ring, nil
 		}
@@ -149,59 +177,138 @@ func Load(ctx context.Context, r Documents) (*Sealed, error) {
 	return s, nil
 }
 
-func documentName(n int) string { return fmt.Sprintf("%s%08d", vault.KeyringPrefix, n) }
+// belongs tells whether a keyring lies under its own number, or its copy's.
+func belongs(ring *seal.Keyring, n int) bool {
+	return n >= int(ring.Number) && n < int(ring.Number)+copies
+}
 
 // OpenPassphrase opens the keyring with a passphrase; Denied when it is wrong.
 func (s *Sealed) OpenPassphrase(passphrase string) (*seal.CompanyKeys, error) {
-	keys, damage, err := s.Keyring.OpenPassphrase(passphrase)
-	s.Damage = errors.Join(s.unread, damage)
-	return s.checked(keys, err)
+	return s.opened(s.Keyring.OpenPassphrase(passphrase))
 }
 
 // OpenCode opens the keyring with a recovery code; Denied when it is another
 // company's.
 func (s *Sealed) OpenCode(code seal.RecoveryCode) (*seal.CompanyKeys, error) {
-	keys, damage, err := s.Keyring.OpenCode(code)
-	s.Damage = errors.Join(s.unread, damage)
-	return s.checked(keys, err)
+	return s.opened(s.Keyring.OpenCode(code))
 }
 
-// checked refuses a descriptor that was signed by someone else's key: whoever
+// opened refuses a descriptor that was signed by someone else's key: whoever
 // keeps the vault could have exchanged it, and would then be the company.
-func (s *Sealed) checked(keys *seal.CompanyKeys, err error) (*seal.CompanyKeys, error) {
+func (s *Sealed) opened(u *seal.Unlocked, err error) (*seal.CompanyKeys, error) {
 	if err != nil {
 		return nil, err
 	}
-	public, err := keys.Public()
+	s.Damage = errors.Join(s.unread, u.Damage)
+	u.Keys.Use(s.Descriptor.Sign) // if not, the descriptor does not fit
+	public, err := u.Keys.Public()
 	if err != nil {
 		return nil, err
 	}
-	return keys, Pinned(s.Descriptor, &public)
+	if err := Pinned(s.Descriptor, &public); err != nil {
+		return nil, err
+	}
+	s.Unlocked = u
+	return u.Keys, nil
 }
 
 // Pinned returns Corrupt unless the vault speaks for the company that was
 // pinned: when this machine was enrolled, or in the keyring.
 func Pinned(d *snapshot.Descriptor, pinned *seal.CompanyPublic) error {
 	if d.Company != pinned.ID || !bytes.Equal(d.Box, pinned.Box) || !bytes.Equal(d.Sign, pinned.Sign) {
-		return tripod.Errorf(tripod.Corrupt, "the vault's descriptor does not carry the keys of company %s: it was exchanged", pinned.ID).
+		return tripod.Errorf(tripod.Corrupt, "the vault's descriptor does not carry the keys of company %s: it was exchanged, or rolled back", pinned.ID).
 			WithHint("do not use this vault; ask whoever keeps it what happened")
 	}
 	return nil
 }
 
-// ChangePassphrase seals the keyring for a new passphrase instead of every old
-// one, and stores it. The recovery code stays.
-func (s *Sealed) ChangePassphrase(ctx context.Context, a vault.Admin, holder seal.SlotType, old, passphrase string, cost seal.Argon) error {
-	next, err := s.Keyring.Rewrap(holder, old, passphrase, cost)
+// Follow is Pinned for a machine that may have pinned a company key of before: then
+// it pins the one in force, to which the keys in between lead, and reports so.
+func Follow(d *snapshot.Descriptor, pinned *seal.CompanyPublic) (changed bool, err error) {
+	if d.Company == pinned.ID && d.Succeeds(pinned.Box, pinned.Sign) {
+		pinned.Box, pinned.Sign = d.Box, d.Sign
+		return true, nil
+	}
+	return false, Pinned(d, pinned)
+}
+
+// Change stores the next keyring, as change leaves it of the one that was opened,
+// and removes those before. They are still there, for whoever has the secrets of
+// then, when removing is what fails.
+func (s *Sealed) Change(ctx context.Context, a Writable, change func(u *seal.Unlocked) error) error {
+	if s.Unlocked == nil {
+		return tripod.Errorf(tripod.Denied, "keyring: was not opened")
+	}
+	if err := change(s.Unlocked); err != nil {
+		return err
+	}
+	next, err := s.Unlocked.Seal(uint32(s.Number) + 1) //nolint:gosec // never as many
 	if err != nil {
 		return err
 	}
-	if err := a.PutDocument(ctx, documentName(s.Number+1), next.Marshal()); err != nil {
-		return fmt.Errorf("new keyring: %w", err)
+	// Twice: a keyring is all that there is of the keys, and a bad place on a disk
+	// must not take it.
+	encoded := next.Marshal()
+	for range copies {
+		if err := a.PutDocument(ctx, vault.KeyringName(s.Number+1), encoded); err != nil {
+			return fmt.Errorf("new keyring: %w", err)
+		}
+		s.Number++
 	}
 	s.Keyring = next
-	s.Number++
+	return s.clear(ctx, a)
+}
+
+// clear removes the keyrings that were replaced.
+func (s *Sealed) clear(ctx context.Context, a Writable) error {
+	var old []string
+	err := a.Documents(ctx, vault.KeyringPrefix, func(name string, _ []byte) error {
+		if n, ok := vault.ParseKeyringName(name); ok && n <= s.Number-copies {
+			old = append(old, name)
+		}
+		return nil
+	})
+	for _, name := range old {
+		if err == nil {
+			err = a.RemoveDocument(ctx, name)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("the new keyring is stored and counts, but the one before could not be removed: %w", err)
+	}
 	return nil
+}
+
+// ChangePassphrase gives a holder a new passphrase: the one whose passphrase opened
+// the keyring when name is empty, or the only one. The recovery code stays.
+func (s *Sealed) ChangePassphrase(ctx context.Context, a Writable, name, passphrase string, cost seal.Argon) error {
+	return s.Change(ctx, a, func(u *seal.Unlocked) error {
+		if name == "" {
+			var err error
+			if name, err = s.holder(); err != nil {
+				return err
+			}
+		}
+		return u.SetPassphrase(name, passphrase, cost, time.Now())
+	})
+}
+
+// holder is whose passphrase it is that changes when nobody says.
+func (s *Sealed) holder() (string, error) {
+	if s.Unlocked.By.Type == seal.PassphraseSlot {
+		return s.Unlocked.By.Name, nil
+	}
+	var names []string
+	for _, h := range s.Unlocked.Holders() {
+		if h.Type == seal.PassphraseSlot {
+			names = append(names, h.Name)
+		}
+	}
+	if len(names) != 1 {
+		return "", tripod.Errorf(tripod.Invalid, "there are %d passphrases, of %s: which one shall change?", len(names), strings.Join(names, ", ")).
+			WithHint("name its holder: --holder %s", names[0])
+	}
+	return names[0], nil
 }
 
 // Endorse makes the company's certificate for a machine and stores it. The

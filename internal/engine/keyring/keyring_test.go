@@ -42,6 +42,11 @@ func (s shelf) PutDocument(_ context.Context, name string, content []byte) error
 	return nil
 }
 
+func (s shelf) RemoveDocument(_ context.Context, name string) error {
+	delete(s, name)
+	return nil
+}
+
 var cheap = seal.Argon{Time: 1, Memory: 64, Threads: 1}
 
 const passphrase = "correct horse battery staple"
@@ -52,7 +57,7 @@ func newShelf(t *testing.T) (shelf, *Made) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return shelf{vault.DescriptorName: made.Descriptor, documentName(1): made.Keyring}, made
+	return shelf{vault.DescriptorName: made.Descriptor, vault.KeyringName(1): made.Keyring}, made
 }
 
 func load(t *testing.T, s shelf) *Sealed {
@@ -86,14 +91,47 @@ func TestOpen(t *testing.T) {
 	}
 }
 
-func TestChangePassphrase(t *testing.T) {
-	s, made := newShelf(t)
-	if err := load(t, s).ChangePassphrase(t.Context(), s, seal.PassphraseSlot, passphrase, "a second one", cheap); err != nil {
+// change gives the holder of a passphrase another one.
+func change(t *testing.T, s shelf, old, next string) {
+	t.Helper()
+	sealed := load(t, s)
+	_, err := sealed.OpenPassphrase(old)
+	if err == nil {
+		err = sealed.ChangePassphrase(t.Context(), s, "", next, cheap)
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Where several passphrases are, someone has to say whose changes.
+func TestWhosePassphraseChanges(t *testing.T) {
+	s, made := newShelf(t)
 	sealed := load(t, s)
-	if sealed.Number != 2 {
-		t.Errorf("keyring %d, want 2", sealed.Number)
+	_, err := sealed.OpenCode(made.Code)
+	if err == nil {
+		err = sealed.Change(t.Context(), s, func(u *seal.Unlocked) error { return u.AddPassphrase("ann", "what ann knows", cheap, time.Now()) })
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := sealed.ChangePassphrase(t.Context(), s, "", "new", cheap); !errors.Is(err, tripod.Invalid) || !strings.Contains(tripod.HintOf(err), "--holder owner") {
+		t.Errorf("by the code: %v", err)
+	}
+	change(t, s, "what ann knows", "what ann knows now")
+	for _, p := range []string{passphrase, "what ann knows now"} {
+		if _, err := load(t, s).OpenPassphrase(p); err != nil {
+			t.Errorf("%s: %v", p, err)
+		}
+	}
+}
+
+func TestChangePassphrase(t *testing.T) {
+	s, made := newShelf(t)
+	change(t, s, passphrase, "a second one")
+	sealed := load(t, s)
+	if sealed.Number != 3 || len(s) != 3 {
+		t.Errorf("keyring %d of %d documents: want two new ones, and the old one gone", sealed.Number, len(s))
 	}
 	if _, err := sealed.OpenPassphrase(passphrase); !errors.Is(err, tripod.Denied) {
 		t.Errorf("old passphrase: %v", err)
@@ -101,7 +139,13 @@ func TestChangePassphrase(t *testing.T) {
 	if _, err := sealed.OpenPassphrase("a second one"); err != nil {
 		t.Errorf("new passphrase: %v", err)
 	}
-	if err := sealed.ChangePassphrase(t.Context(), s, seal.RecoverySlot, string(made.Code[:]), "a third one", cheap); err != nil {
+	if err := load(t, s).ChangePassphrase(t.Context(), s, "", "a third one", cheap); !errors.Is(err, tripod.Denied) {
+		t.Errorf("not opened: %v", err)
+	}
+	if _, err := sealed.OpenCode(made.Code); err != nil {
+		t.Fatal(err)
+	}
+	if err := sealed.ChangePassphrase(t.Context(), s, "", "a third one", cheap); err != nil {
 		t.Errorf("with the code: %v", err)
 	}
 	if _, err := load(t, s).OpenPassphrase("a third one"); err != nil {
@@ -113,7 +157,7 @@ func TestChangePassphrase(t *testing.T) {
 // and the next gets a number of its own.
 func TestDamagedKeyring(t *testing.T) {
 	s, _ := newShelf(t)
-	s[documentName(2)] = []byte("rubbish")
+	s[vault.KeyringName(2)] = []byte("rubbish")
 	s["keyring/notes"] = []byte("not ours")
 	sealed := load(t, s)
 	if _, err := sealed.OpenPassphrase(passphrase); err != nil {
@@ -122,16 +166,18 @@ func TestDamagedKeyring(t *testing.T) {
 	if sealed.Number != 2 || !errors.Is(sealed.Damage, tripod.Corrupt) || tripod.HintOf(sealed.Damage) == "" {
 		t.Errorf("number %d, want 2; damage %v", sealed.Number, sealed.Damage)
 	}
-	s[documentName(3)] = s[documentName(1)]
-	if sealed = load(t, s); sealed.Damage != nil {
+	change(t, s, passphrase, "a second one")
+	if sealed = load(t, s); sealed.Damage != nil || sealed.Number != 4 {
 		t.Errorf("damaged and replaced: %v", sealed.Damage)
 	}
-	delete(s, documentName(3))
-	delete(s, documentName(1))
+	delete(s, vault.KeyringName(3))
+	delete(s, vault.KeyringName(4))
+	s[vault.KeyringName(2)] = []byte("rubbish")
+	delete(s, vault.KeyringName(1))
 	if _, err := Load(t.Context(), s); !errors.Is(err, tripod.Corrupt) {
 		t.Errorf("only a damaged one: %v", err)
 	}
-	delete(s, documentName(2))
+	delete(s, vault.KeyringName(2))
 	if _, err := Load(t.Context(), s); !errors.Is(err, tripod.Corrupt) {
 		t.Errorf("none: %v", err)
 	}
@@ -144,8 +190,8 @@ func TestDamagedKeyring(t *testing.T) {
 // The holder who gets in learns that the other would not.
 func TestDamagedSlot(t *testing.T) {
 	s, made := newShelf(t)
-	ring := s[documentName(1)]
-	at := len("tripod 1 keyring\n") + 16 + 1 + 26 + 2 + 60 + 1 // the code slot's salt
+	ring := s[vault.KeyringName(1)]
+	at := len("tripod 1 keyring\n") + 16 + 4 + 1 + 26 + 2 + 1216 + 2 + 1168 + 1 // the code slot's salt
 	ring[at] ^= 1
 	sealed := load(t, s)
 	if _, err := sealed.OpenPassphrase(passphrase); err != nil {
@@ -480,41 +526,46 @@ func TestForgottenSnapshotsThatComeBackAreTold(t *testing.T) {
 // A passphrase that was changed must not become valid again in silence.
 func TestAnOlderKeyringThatComesBackIsTold(t *testing.T) {
 	l, _ := newLooker(t)
-	change := func(from, to string) {
-		if err := load(t, l.s).ChangePassphrase(t.Context(), l.s, seal.PassphraseSlot, from, to, cheap); err != nil {
-			t.Fatal(err)
-		}
-	}
-	first, second, third := vault.KeyringName(1), vault.KeyringName(2), vault.KeyringName(3)
 	l.wants("first look")
-	change(passphrase, "a second one")
-	change("a second one", "a third one")
+	first := l.s[vault.KeyringName(1)]
+	change(t, l.s, passphrase, "a second one")
+	second := l.s[vault.KeyringName(2)]
+	change(t, l.s, "a second one", "a third one")
+	newest, copied := vault.KeyringName(4), vault.KeyringName(5)
 	l.wants("changed twice meanwhile")
 	l.wants("again")
-	newest := l.s[third]
-	const older = "keyring is an older one than this machine has seen: number 3 came after it"
-	delete(l.s, third)
-	l.wants("the newest removed", older)
-	l.s[third] = l.s[first]
-	l.wants("an old one under the new one's name", older)
-	l.s[third] = newest
+	third := l.s[copied]
+	delete(l.s, newest)
+	l.wants("one of two copies")
+	const older = "keyring is an older one than this machine has seen: number 5 came after it"
+	delete(l.s, copied)
+	l.s[vault.KeyringName(1)] = first
+	l.wants("the first again", older)
+	delete(l.s, vault.KeyringName(1))
+	l.s[vault.KeyringName(3)] = second
+	l.wants("one that it has never seen", older)
+	for _, old := range [][]byte{first, second, []byte("noise")} {
+		l.s[copied] = old
+		l.wants("under the newest one's name, which is told by Load")
+		if got := load(t, l.s); !errors.Is(got.Damage, tripod.Corrupt) {
+			t.Errorf("loaded: %v", got.Damage)
+		}
+	}
+	l.s[copied] = third
 	l.wants("put back")
-	l.s[vault.KeyringName(4)] = l.s[second]
-	l.wants("an old one under a new name", older)
-	delete(l.s, vault.KeyringName(4))
-	l.s[third] = []byte("noise")
-	l.wants("damaged, which is told by Load")
 	other, err := New(passphrase, time.Now(), cheap)
 	if err != nil {
 		t.Fatal(err)
 	}
-	copy(other.Keyring[len("tripod 1 keyring\n"):], l.d.Company[:])
-	l.s[third] = other.Keyring
-	l.wants("another one under its name", "keyring number 3 is not the one that this machine has seen")
-	delete(l.s, third)
+	at := len("tripod 1 keyring\n")
+	copy(other.Keyring[at:], l.d.Company[:])
+	other.Keyring[at+19] = 5
+	l.s[copied] = other.Keyring
+	l.wants("another one under its name", "keyring number 5 is not the one that this machine has seen")
+	delete(l.s, copied)
 	l.memory.Accept(l.wants("removed", older))
 	l.wants("accepted")
-	change("a second one", "a fourth one")
+	change(t, l.s, "a second one", "a fourth one")
 	l.wants("changed")
 	clear(l.s)
 	l.wants("none", "keyring is missing")

@@ -149,7 +149,7 @@ func (v *View) keyring(ctx context.Context, r Documents, company tripod.CompanyI
 			return nil
 		}
 		ring, err := seal.UnmarshalKeyring(content)
-		if unreadable = err != nil || ring.Company != company; unreadable {
+		if unreadable = err != nil || ring.Company != company || !belongs(ring, n); unreadable {
 			return nil
 		}
 		if k.Number > 0 {

@@ -35,6 +35,9 @@ func (s *Session) Commit(ctx context.Context, record []byte, grants [][]byte) er
 	if _, err := snapshot.VerifyRecord(record, c); err != nil {
 		return err
 	}
+	if err := s.v.notShredded(ctx, r.Key.Machine); err != nil {
+		return err
+	}
 	done, err := s.checkChain(ctx, r, record, c)
 	if done || err != nil {
 		return err
@@ -113,7 +116,7 @@ func (s *Session) checkRoot(r *snapshot.Record) error {
 
 // checkGrants checks the grants and that the company gets one.
 func (s *Session) checkGrants(r *snapshot.Record, c *snapshot.Certificate, grants [][]byte) (names []string, err error) {
-	company := snapshot.HashOf(s.v.descriptor.Box)
+	company := snapshot.HashOf(s.v.Descriptor().Box)
 	toCompany := false
 	for _, encoded := range grants {
 		g, err := snapshot.VerifyGrant(encoded, c)
@@ -167,6 +170,10 @@ func (s *Session) PutDocument(ctx context.Context, name string, content []byte) 
 		err = s.checkCertificate(name, content)
 	case vault.OrderPrefix:
 		err = s.checkOrder(ctx, name, content, time.Now())
+	case vault.SuccessionPrefix:
+		return s.putSuccession(ctx, name, content)
+	case vault.ShredPrefix:
+		err = s.checkShred(name, content)
 	case vault.KeyringPrefix:
 		err = s.checkKeyring(ctx, name)
 	case vault.GrantPrefix:
@@ -191,7 +198,7 @@ func (s *Session) healCertificate(ctx context.Context, name string, content []by
 	err = s.v.judge(ctx, name, err)
 	if err == nil {
 		var c *snapshot.Certificate
-		if c, err = snapshot.ParseCertificate(old, s.v.descriptor); err == nil && vault.CertificateName(c.Machine) == name {
+		if c, err = snapshot.ParseCertificate(old, s.v.Descriptor()); err == nil && vault.CertificateName(c.Machine) == name {
 			return taken
 		}
 	}
@@ -211,7 +218,7 @@ func kindOf(name string) string {
 }
 
 func (s *Session) checkCertificate(name string, content []byte) error {
-	c, err := snapshot.ParseCertificate(content, s.v.descriptor)
+	c, err := snapshot.ParseCertificate(content, s.v.Descriptor())
 	if err == nil && vault.CertificateName(c.Machine) != name {
 		err = tripod.Errorf(tripod.Invalid, "document %q: is the certificate of machine %.8s", name, c.Machine)
 	}
@@ -221,7 +228,7 @@ func (s *Session) checkCertificate(name string, content []byte) error {
 // checkOrder checks that an order to forget means a record that is there and
 // not locked.
 func (s *Session) checkOrder(ctx context.Context, name string, content []byte, now time.Time) error {
-	o, err := snapshot.ParseOrder(content, s.v.descriptor)
+	o, err := snapshot.ParseOrder(content, s.v.Descriptor())
 	if err != nil {
 		return err
 	}
@@ -279,11 +286,14 @@ func (s *Session) checkFurtherGrant(ctx context.Context, name string, content []
 	if _, err := s.v.store.Head(ctx, vault.RecordName(k)); err != nil {
 		return err
 	}
+	if err := s.v.notShredded(ctx, k.Machine); err != nil {
+		return err
+	}
 	c, err := s.v.certificate(ctx, k.Machine)
 	if err != nil {
 		return err
 	}
-	g, err := snapshot.VerifyGrant(content, c)
+	g, err := snapshot.VerifyGrantOf(content, c, s.v.Descriptor())
 	if err == nil && vault.GrantName(g.Key, g.Recipient) != name {
 		err = tripod.Errorf(tripod.Invalid, "document %q: is another grant", name)
 	}

@@ -37,8 +37,8 @@ func (v *Vault) Documents(ctx context.Context, prefix string, fn func(name strin
 	}
 	// Packs may be many more than documents, so they are never listed.
 	for _, kind := range []string{
-		vault.ExpiryPrefix, vault.OrderPrefix, vault.GrantPrefix, vault.HoldPrefix, vault.KeyringPrefix, vault.CertificatePrefix, vault.PolicyPrefix,
-		vault.RecordPrefix, vault.DescriptorName,
+		vault.ExpiryPrefix, vault.OrderPrefix, vault.GrantPrefix, vault.HoldPrefix, vault.SuccessionPrefix, vault.KeyringPrefix, vault.CertificatePrefix, vault.PolicyPrefix,
+		vault.RecordPrefix, vault.ShredPrefix, vault.DescriptorName,
 	} {
 		var err error
 		switch {
@@ -115,7 +115,7 @@ func (v *Vault) certificate(ctx context.Context, m tripod.MachineID) (*snapshot.
 	if err != nil {
 		return nil, err
 	}
-	c, err := snapshot.ParseCertificate(raw, v.descriptor)
+	c, err := snapshot.ParseCertificate(raw, v.Descriptor())
 	if err == nil && c.Machine != m {
 		err = tripod.Errorf(tripod.Denied, "machine %.8s: its certificate names machine %.8s", m, c.Machine)
 	}

@@ -23,6 +23,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"tripod/internal/core/run"
 	"tripod/internal/core/snapshot"
@@ -44,7 +45,8 @@ type Options struct {
 // Vault is an open vault. Its methods may be called concurrently.
 type Vault struct {
 	store      store.Store
-	descriptor *snapshot.Descriptor
+	descriptor *snapshot.Descriptor                // as it was opened
+	company    atomic.Pointer[snapshot.Descriptor] // with the keys in force
 	opts       Options
 
 	mu      sync.Mutex   // guards the next two; held while the index follows the store
@@ -142,7 +144,10 @@ func Describe(ctx context.Context, s store.Store) (*snapshot.Descriptor, error) 
 		return nil, tripod.Errorf(tripod.Corrupt, "%w", err).
 			WithHint(hintDescriptor)
 	}
-	return d, err
+	if err != nil {
+		return nil, err
+	}
+	return succeed(ctx, s, d)
 }
 
 // hintDescriptor helps where nothing else can: the descriptor is signed, and no
@@ -181,11 +186,13 @@ func Open(ctx context.Context, s store.Store, opts Options) (*Vault, error) {
 	}
 	v := &Vault{store: s, descriptor: d, opts: opts, damaged: map[tripod.PackID]error{}, putting: make(chan struct{}, maxBatches)}
 	v.writers.turn, v.writers.open = make(chan struct{}, 1), map[*Session]struct{}{}
+	v.writers.ended = make(chan struct{})
+	v.company.Store(d)
 	return v, nil
 }
 
 // Descriptor tells whose vault this is.
-func (v *Vault) Descriptor() *snapshot.Descriptor { return v.descriptor }
+func (v *Vault) Descriptor() *snapshot.Descriptor { return v.company.Load() }
 
 // Close gives back what Open took. Nothing may use the vault any more.
 func (v *Vault) Close() error {

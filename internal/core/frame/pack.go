@@ -26,6 +26,10 @@ const (
 
 var packMagic = [8]byte{'t', 'r', 'i', 'p', 'p', 'a', 'c', 'k'}
 
+// TableLen is the length of the table of contents, trailer included, of a pack
+// of so many frames, in bytes.
+func TableLen(frames int) int { return frames*rowLen + TrailerLen }
+
 // Class keeps node blobs and data blobs in different packs, so that browsing
 // touches few of them.
 type Class uint8
@@ -75,7 +79,7 @@ func (p *Pack) Reset(class Class) {
 // Grow makes room for frames of so many bytes in all, and their table, so that
 // the pack's memory is no more than it needs.
 func (p *Pack) Grow(frames, bytes int) {
-	p.buf = slices.Grow(p.buf, bytes+frames*rowLen+TrailerLen)
+	p.buf = slices.Grow(p.buf, bytes+TableLen(frames))
 }
 
 // Add parses, checks and appends one encoded frame, which must be of the
@@ -146,7 +150,7 @@ func TOCLen(trailer []byte) (int, error) {
 	if rows == 0 || rows > maxRows {
 		return 0, corrupt("pack: impossible number of frames")
 	}
-	return int(rows)*rowLen + TrailerLen, nil
+	return TableLen(int(rows)), nil
 }
 
 // ParseTOC reads the table of contents of the pack name, which is packLen

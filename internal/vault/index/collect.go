@@ -26,6 +26,22 @@ func (x *Index) Revive(entries []Entry) error {
 	})
 }
 
+// Acquit takes the sentence back from copies that are needed after all. They
+// are given as found. Whether nodes among them are closed is to be worked out
+// anew, and of all others that may rest on them.
+func (x *Index) Acquit(entries []Entry) error {
+	nodes := false
+	err := x.update(entries, func(b *pebble.Batch, e *Entry) error {
+		e.Condemned = false
+		nodes = nodes || e.Kind.Node()
+		return setEntry(b, e)
+	})
+	if err == nil && nodes {
+		err = x.reopen()
+	}
+	return err
+}
+
 // Replace makes a pack known that holds what is to be kept of others, and
 // forgets those with the rows given, which are all of theirs, in one
 // transaction. fresh is of size 0 when nothing of them is kept. Nothing that

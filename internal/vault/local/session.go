@@ -42,6 +42,7 @@ type writers struct {
 	free  func() error
 	epoch reach.Epoch
 	open  map[*Session]struct{}
+	ended chan struct{} // closed, and made anew, when a session ends
 }
 
 // Begin waits for its turn to write. While it waits, waiting is called with the
@@ -119,6 +120,9 @@ func (v *Vault) letGo() error {
 func (v *Vault) prepare(ctx context.Context) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if err := v.sameCompany(ctx); err != nil {
+		return err
+	}
 	if err := v.follow(ctx); err != nil {
 		return err
 	}
@@ -136,6 +140,8 @@ func (s *Session) Close() error {
 	w := &s.v.writers
 	w.mu.Lock()
 	delete(w.open, s)
+	close(w.ended)
+	w.ended = make(chan struct{})
 	w.mu.Unlock()
 	return s.v.letGo()
 }

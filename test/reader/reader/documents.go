@@ -37,6 +37,63 @@ type descriptor struct {
 	company, vault [16]byte
 	box            []byte
 	sign           [32]byte
+	number         uint64            // of the company key, from 1
+	former         [][32]byte        // signing keys before this one
+	kept           map[[32]byte]bool // documents of theirs that count
+}
+
+// succeed follows a succession to the company's next key.
+func (d *descriptor) succeed(p []byte) (*descriptor, error) {
+	f, err := document(p, "tripod 1 succession\n")
+	if err != nil {
+		return nil, err
+	}
+	companyID, vault, number := f.id(), f.id(), f.uint(4)
+	next := &descriptor{
+		company: d.company, vault: d.vault, number: d.number + 1, former: append(slices.Clone(d.former), d.sign),
+		box: f.counted(3), sign: f.hash(), kept: map[[32]byte]bool{},
+	}
+	f.time()
+	for range f.uint(4) {
+		if f.bad {
+			break
+		}
+		next.kept[f.hash()] = true
+	}
+	f.take(ed25519.SignatureSize) // of the new key
+	if err := f.done("succession"); err != nil {
+		return nil, err
+	}
+	if companyID != d.company || vault != d.vault || number != next.number {
+		return nil, errors.New("is of another vault, or out of order")
+	}
+	if !signedBy(p, d.sign) || !signedBy(p[:len(p)-ed25519.SignatureSize], next.sign) {
+		return nil, errors.New("not signed by the key before and the new one")
+	}
+	return next, nil
+}
+
+// signed reports whether the company signed part, which lies in a document: by the
+// key in force, or by one before if the document is listed.
+func (d *descriptor) signed(part, whole []byte) bool {
+	if signedBy(part, d.sign) {
+		return true
+	}
+	return d.kept[blake3.Sum256(whole)] && slices.ContainsFunc(d.former, func(key [32]byte) bool { return signedBy(part, key) })
+}
+
+// shredded checks an order to shred a machine.
+func shredded(p []byte, machine [16]byte, d *descriptor) error {
+	f, err := document(p, "tripod 1 shred\n")
+	if err != nil {
+		return err
+	}
+	companyID, id := f.id(), f.id()
+	f.time()
+	if f.done("") != nil || companyID != d.company || id != machine || !d.signed(p, p) {
+		return errors.New("not the company's order to shred this machine")
+	}
+	return nil
 }
 
 func parseDescriptor(p []byte) (*descriptor, error) {
@@ -44,7 +101,7 @@ func parseDescriptor(p []byte) (*descriptor, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &descriptor{company: f.id(), vault: f.id(), box: f.counted(3), sign: f.hash()}
+	d := &descriptor{company: f.id(), vault: f.id(), box: f.counted(3), sign: f.hash(), number: 1}
 	f.time()
 	if err := f.done("vault descriptor"); err != nil {
 		return nil, err
@@ -76,7 +133,7 @@ func machineKey(p []byte, machine [16]byte, d *descriptor) (key [32]byte, err er
 	switch {
 	case i.done("") != nil:
 		return key, errors.New("invitation: malformed")
-	case invited != d.company || !signedBy(invitation, d.sign):
+	case invited != d.company || !d.signed(invitation, p):
 		return key, errors.New("invitation: not signed by this company")
 	case companyID != d.company || id != machine || !signedBy(p, by):
 		return key, errors.New("not endorsed by this company")
@@ -138,21 +195,21 @@ func forgotten(p []byte, r *record, d *descriptor) error {
 	companyID, machine, source, seq, hash := f.id(), f.id(), f.id(), f.uint(8), f.hash()
 	f.time()
 	if f.done("") != nil || companyID != d.company || machine != r.machine || source != r.source || seq != r.seq ||
-		hash != r.hash || !signedBy(p, d.sign) {
+		hash != r.hash || !d.signed(p, p) {
 		return errors.New("not the company's order to forget this snapshot")
 	}
 	return nil
 }
 
 // openGrant checks the grant to the company and opens the root's capability.
-func openGrant(p []byte, r *record, key [32]byte, own hpke.PrivateKey) (root ref, err error) {
+func openGrant(p []byte, r *record, key, companyKey [32]byte, own hpke.PrivateKey) (root ref, err error) {
 	f, err := document(p, "tripod 1 grant\n")
 	if err != nil {
 		return root, err
 	}
 	companyID, machine, source, seq, recipient, sealed := f.id(), f.id(), f.id(), f.uint(8), f.hash(), f.counted(3)
-	if f.done("") != nil || companyID != r.company || machine != r.machine || source != r.source || seq != r.seq || !signedBy(p, key) {
-		return root, errors.New("not signed for this snapshot by its machine")
+	if f.done("") != nil || companyID != r.company || machine != r.machine || source != r.source || seq != r.seq || !signedBy(p, key) && !signedBy(p, companyKey) {
+		return root, errors.New("not signed for this snapshot by its machine or the company")
 	}
 	if recipient != blake3.Sum256(own.PublicKey().Bytes()) {
 		return root, errors.New("is for another recipient")

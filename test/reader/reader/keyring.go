@@ -5,6 +5,7 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/ed25519"
+	"crypto/hpke"
 	"encoding/base32"
 	"errors"
 	"fmt"
@@ -22,9 +23,13 @@ const keyringTag = "tripod 1 keyring\n"
 // company is what a keyring holds.
 type company struct {
 	id     [16]byte
-	box    []byte // HPKE private key
-	sign   ed25519.PrivateKey
+	pairs  []pair // one, but for more while the company's key is replaced
 	domain [32]byte
+}
+
+type pair struct {
+	box  []byte // HPKE private key
+	sign ed25519.PrivateKey
 }
 
 // openKeyring opens a keyring with a passphrase, or with a recovery code when
@@ -33,28 +38,36 @@ func openKeyring(doc []byte, secret string) (c *company, warning, err error) {
 	f := &fields{b: doc}
 	f.tag(keyringTag)
 	id := f.id()
+	number := f.take(4)
 	count := f.uint(1)
-	if count < 1 || count > 8 {
-		return nil, nil, errors.New("keyring: no slots, or more than 8")
+	if count < 1 || count > 16 {
+		return nil, nil, errors.New("keyring: no slots, or more than 16")
 	}
 	code, isCode := parseCode(secret)
 	var content [32]byte
 	found := false
-	marks := []byte{byte(count)} // of the slots as they are
+	var slots []byte // parameters and sum of each, as they are
 	for range count {
 		slot := f.b
-		params := f.take(1 + 16 + 4 + 4 + 1)
+		f.take(1 + 16 + 4 + 4 + 1)
+		f.counted(2) // public key
+		params := slot[:len(slot)-len(f.b)]
 		wrapped := f.counted(2)
 		if f.bad {
 			break
 		}
 		sum := blake3.Sum256(slot[:len(slot)-len(f.b)])
-		marks = append(append(marks, params[0]), sum[:]...)
+		slots = append(append(slots, params...), sum[:]...)
 		key, ok := wrapKey(params, secret, code, isCode)
 		if !ok || found {
 			continue
 		}
-		if plain, err := unseal(key, slices.Concat([]byte(keyringTag), id[:], params), wrapped); err == nil && len(plain) == 32 {
+		private, err := hpke.MLKEM768X25519().NewPrivateKey(key[:])
+		if err != nil {
+			return nil, nil, err
+		}
+		info := slices.Concat([]byte(keyringTag), id[:], params)
+		if plain, err := hpke.Open(private, hpke.HKDFSHA256(), hpke.AES256GCM(), info, wrapped); err == nil && len(plain) == 32 {
 			content, found = fixed32(plain), true
 		}
 	}
@@ -65,16 +78,28 @@ func openKeyring(doc []byte, secret string) (c *company, warning, err error) {
 	if !found {
 		return nil, nil, errors.New("keyring: neither a passphrase nor a recovery code of this vault")
 	}
-	plain, err := unseal(content, slices.Concat([]byte(keyringTag), id[:]), sealed)
+	plain, err := unseal(content, slices.Concat([]byte(keyringTag), id[:], number), sealed)
 	if err != nil {
 		return nil, nil, fmt.Errorf("keyring content: %w", err)
 	}
 	in := &fields{b: plain}
-	in.take(33 * in.uint(1))
+	var made []byte
+	for range in.uint(1) {
+		holder := in.b
+		in.take(1 + 16 + 4 + 4 + 1)
+		in.counted(2)
+		in.hash()
+		if in.bad {
+			break
+		}
+		made = append(made, holder[:len(holder)-len(in.b)]...)
+		in.counted(2) // the holder's name
+		in.take(8)    // added
+	}
 	if in.bad {
 		return nil, nil, errors.New("keyring content: malformed")
 	}
-	if !bytes.Equal(plain[:len(plain)-len(in.b)], marks) {
+	if !bytes.Equal(made, slots) {
 		warning = errors.New("keyring: its slots are not those that the company made: another holder's secret may open it no more, or an old one again")
 	}
 	c, err = parseCompany(in.b, id)
@@ -107,16 +132,19 @@ func wrapKey(params []byte, secret string, code []byte, isCode bool) (key [32]by
 func parseCompany(plain []byte, id [16]byte) (*company, error) {
 	f := &fields{b: plain}
 	f.tag("tripod 1 company keys")
-	c := &company{id: f.id(), box: f.counted(2)}
-	seed := f.hash()
-	c.domain = f.hash()
+	c := &company{id: f.id(), domain: f.hash()}
+	for range f.uint(1) {
+		p := pair{box: f.counted(2)}
+		seed := f.hash()
+		p.sign = ed25519.NewKeyFromSeed(seed[:])
+		c.pairs = append(c.pairs, p)
+	}
 	if err := f.done("company keys"); err != nil {
 		return nil, err
 	}
-	if c.id != id {
+	if c.id != id || len(c.pairs) == 0 || len(c.pairs) > 16 {
 		return nil, errors.New("keyring: holds another company's keys")
 	}
-	c.sign = ed25519.NewKeyFromSeed(seed[:])
 	return c, nil
 }
 

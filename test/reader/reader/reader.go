@@ -34,7 +34,7 @@ type Vault struct {
 	dir     string
 	company *company
 	about   *descriptor
-	private hpke.PrivateKey
+	private []hpke.PrivateKey // that open grants: the one in force first
 	index   map[[32]byte][]place
 	decoder *zstd.Decoder
 	recent  []cached
@@ -67,6 +67,21 @@ func Open(dir, secret string) (*Vault, error) {
 	if v.about, err = parseDescriptor(raw); err != nil {
 		return nil, fmt.Errorf("vault descriptor: %w", err)
 	}
+	successions, err := v.names("key")
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range successions {
+		if name != fmt.Sprintf("key/%08d", v.about.number+1) {
+			continue
+		}
+		if raw, err = v.object(name); err == nil {
+			v.about, err = v.about.succeed(raw)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+	}
 	rings, err := v.names("keyring")
 	if err != nil || len(rings) == 0 {
 		return nil, errors.Join(errors.New("the vault has no keyring"), err)
@@ -81,19 +96,35 @@ func Open(dir, secret string) (*Vault, error) {
 	if warning != nil {
 		v.Warnings = append(v.Warnings, warning.Error())
 	}
-	if v.private, err = hpke.MLKEM768X25519().NewPrivateKey(v.company.box); err != nil {
-		return nil, fmt.Errorf("company key: %w", err)
-	}
-	// The descriptor is only as good as the keys that the secret opened.
-	sign := v.company.sign[32:]
-	if v.about.company != v.company.id || !bytes.Equal(v.about.sign[:], sign) || !bytes.Equal(v.about.box, v.private.PublicKey().Bytes()) {
-		return nil, errors.New("vault descriptor: not of the company whose keyring this is")
+	if err := v.pair(); err != nil {
+		return nil, err
 	}
 	v.decoder, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxPlain))
 	if err != nil {
 		return nil, err
 	}
 	return v, v.readTables()
+}
+
+// pair finds the company's keys in force among those of the keyring. The
+// descriptor is only as good as the keys that the secret opened.
+func (v *Vault) pair() error {
+	found := false
+	for _, p := range v.company.pairs {
+		private, err := hpke.MLKEM768X25519().NewPrivateKey(p.box)
+		if err != nil {
+			return fmt.Errorf("company key: %w", err)
+		}
+		v.private = append(v.private, private)
+		if bytes.Equal(v.about.sign[:], p.sign[32:]) && bytes.Equal(v.about.box, private.PublicKey().Bytes()) {
+			found = true
+			slices.Reverse(v.private)
+		}
+	}
+	if v.about.company != v.company.id || !found {
+		return errors.New("vault descriptor: not of the company whose keyring this is")
+	}
+	return nil
 }
 
 // Snapshots checks every record of the vault and returns those that are not
@@ -116,6 +147,12 @@ func (v *Vault) Snapshots() ([]Snapshot, error) {
 		if err == nil {
 			if err = forgotten(order, r, v.about); err != nil {
 				return nil, fmt.Errorf("forget/%s: %w", path, err)
+			}
+			continue
+		}
+		if order, err := v.object("shred/" + hexOf(r.machine[:])); err == nil {
+			if err = shredded(order, r.machine, v.about); err != nil {
+				return nil, fmt.Errorf("shred/%s: %w", hexOf(r.machine[:]), err)
 			}
 			continue
 		}
@@ -167,15 +204,21 @@ func (v *Vault) record(name string, last *record) (r *record, key [32]byte, err 
 func (v *Vault) snapshot(r *record, path string, key [32]byte) (s Snapshot, err error) {
 	kinds := [...]string{1: "files", 2: "disk", 3: "stream"}
 	s = Snapshot{Machine: hexOf(r.machine[:]), Source: hexOf(r.source[:]), Seq: r.seq, Time: r.time, Kind: kinds[r.kind]}
-	recipient := blakeOf(v.private.PublicKey().Bytes())
-	raw, err := v.object("grant/" + path + "/" + hexOf(recipient[:8]))
-	if err != nil {
-		return s, err
-	}
-	if s.root, err = openGrant(raw, r, key, v.private); err != nil {
+	for _, private := range v.private {
+		recipient := blakeOf(private.PublicKey().Bytes())
+		var raw []byte
+		if raw, err = v.object("grant/" + path + "/" + hexOf(recipient[:8])); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err == nil {
+			s.root, err = openGrant(raw, r, key, v.about.sign, private)
+		}
+		if err == nil {
+			return s, s.openLabel(r.label)
+		}
 		return s, fmt.Errorf("grant: %w", err)
 	}
-	return s, s.openLabel(r.label)
+	return s, fmt.Errorf("grant: %w", err)
 }
 
 // object reads a small object of the vault.

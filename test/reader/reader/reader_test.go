@@ -51,7 +51,7 @@ func newWorld(t *testing.T) *world {
 		w.packs[c] = new(frame.Pack)
 		w.packs[c].Reset(c)
 	}
-	ring, err := seal.NewKeyring(company, testPassphrase, w.code, seal.Argon{Time: 1, Memory: 256, Threads: 1})
+	ring, err := seal.NewKeyring(company, testPassphrase, w.code, seal.Argon{Time: 1, Memory: 256, Threads: 1}, time.Unix(1, 0))
 	must(t, err)
 	pub := machine.Company
 	d := snapshot.Descriptor{Company: pub.ID, Vault: vectorID(9), Box: pub.Box, Sign: pub.Sign, Created: time.Unix(1, 0)}

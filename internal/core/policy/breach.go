@@ -10,7 +10,6 @@ import (
 // Log is what a reader knows of a source in whose name snapshots expired.
 type Log struct {
 	Policies  map[uint32]*snapshot.Policy
-	Zones     func(name string) (*time.Location, error)
 	Records   []Snapshot           // all of the source, live or not
 	Forgotten map[uint64]time.Time // by sequence, when that was ordered
 	Expired   map[uint64]time.Time
@@ -47,9 +46,9 @@ func (l *Log) Check(e *snapshot.Expiry) error {
 	case p.Time.After(e.Time.Add(Tolerance)):
 		return not("by policy %d, which was made later", e.Policy)
 	}
-	in, err := l.Zones(p.Zone)
+	in, err := Zone(p.Zone)
 	if err != nil {
-		return tripod.Errorf(tripod.Invalid, "expiry cannot be checked: time zone %q of policy %d: %w", p.Zone, p.Number, err)
+		return tripod.Errorf(tripod.Invalid, "expiry cannot be checked: policy %d: %w", p.Number, err)
 	}
 	rules := RulesOf(p, in)
 	tagged := len(rules.Tags) > 0

@@ -12,8 +12,6 @@ import (
 	"tripod/internal/core/tripod"
 )
 
-func utc(string) (*time.Location, error) { return time.UTC, nil }
-
 // What Keep lets go stands the check, whatever was forgotten or expired before.
 func TestWhatThePolicyAllowedIsNoBreach(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -27,7 +25,7 @@ func TestWhatThePolicyAllowedIsNoBreach(t *testing.T) {
 			Monthly: rules.Monthly, Yearly: rules.Yearly, Within: rules.Within, Tags: rules.Tags,
 		}
 		l := &Log{
-			Policies: map[uint32]*snapshot.Policy{1: p}, Zones: utc, Forgotten: map[uint64]time.Time{}, Expired: map[uint64]time.Time{},
+			Policies: map[uint32]*snapshot.Policy{1: p}, Forgotten: map[uint64]time.Time{}, Expired: map[uint64]time.Time{},
 			Now: start.Add(2000 * time.Hour),
 		}
 		var live []Snapshot
@@ -102,7 +100,7 @@ func TestBreaches(t *testing.T) {
 		{"tags, which nobody can check", func(l *Log, _ *snapshot.Expiry) { l.Policies[1].Last, l.Policies[1].Tags = 0, []string{"a"} }, ""},
 	} {
 		l := &Log{
-			Policies: map[uint32]*snapshot.Policy{1: policy(1, start.Add(-100*time.Hour))}, Zones: utc, Forgotten: map[uint64]time.Time{},
+			Policies: map[uint32]*snapshot.Policy{1: policy(1, start.Add(-100*time.Hour))}, Forgotten: map[uint64]time.Time{},
 			Expired: map[uint64]time.Time{}, Now: start,
 		}
 		for i := range 4 {

@@ -36,6 +36,16 @@ func RulesOf(p *snapshot.Policy, in *time.Location) Rules {
 	return Rules{p.Last, p.Hourly, p.Daily, p.Weekly, p.Monthly, p.Yearly, p.Within, p.Tags, in}
 }
 
+// Zone gives a time zone by its name in the database of package time, "" for UTC.
+// The zone of whoever asks is none: everybody has to come to the same decision.
+func Zone(name string) (*time.Location, error) {
+	in, err := time.LoadLocation(name)
+	if err != nil || in == time.Local {
+		return nil, tripod.Errorf(tripod.Invalid, "time zone %q is not known", name).WithHint("give one like Europe/Berlin, or UTC")
+	}
+	return in, nil
+}
+
 // None reports that there are no rules.
 func (r *Rules) None() bool {
 	return r.Last|r.Hourly|r.Daily|r.Weekly|r.Monthly|r.Yearly == 0 && r.Within <= 0 && len(r.Tags) == 0

@@ -208,6 +208,12 @@ func (w *World) Forget(record []byte) (name string, order []byte) {
 	return vault.OrderName(r.Key), o.Encode(w.company)
 }
 
+// Policy signs a policy of the company.
+func (w *World) Policy(p snapshot.Policy) []byte {
+	p.Company = w.Descriptor.Company
+	return p.Encode(w.company)
+}
+
 // Forge makes a frame that bears a blob's id and sum and has other refs.
 func (w *World) Forge(b Blob, refs []tripod.ID) []byte {
 	f, _, err := frame.Parse(b.Frame)

@@ -70,7 +70,7 @@ func (s *Session) Accept(ctx context.Context, record []byte, grants [][]byte) er
 	if err := s.checkRoot(r); err != nil {
 		return err
 	}
-	names, err := s.checkGrants(r, c, grants)
+	names, err := s.checkLateGrants(r, c, grants)
 	if err != nil {
 		return err
 	}
@@ -82,41 +82,104 @@ func (s *Session) Accept(ctx context.Context, record []byte, grants [][]byte) er
 	return s.v.store.Put(ctx, vault.RecordName(r.Key), record)
 }
 
-// AcceptGone takes the record of a snapshot that was forgotten or has expired,
-// whose data nobody needs any more: it belongs to the log. The document, an order
-// or an expiry, says so, and comes first: nobody may take the snapshot for one
-// that can be restored.
+// checkLateGrants is checkGrants for a record whose grants may have been made again
+// since, for another company key.
+func (s *Session) checkLateGrants(r *snapshot.Record, c *snapshot.Certificate, grants [][]byte) (names []string, err error) {
+	d := s.v.Descriptor()
+	company := map[snapshot.Hash]bool{snapshot.HashOf(d.Box): true}
+	for _, f := range d.Former() {
+		company[snapshot.HashOf(f.Box)] = true
+	}
+	toCompany := false
+	for _, encoded := range grants {
+		g, err := snapshot.VerifyGrantOf(encoded, c, d)
+		if err != nil {
+			return nil, err
+		}
+		if g.Key != r.Key {
+			return nil, tripod.Errorf(tripod.Invalid, "grant: is for another snapshot than the record")
+		}
+		toCompany = toCompany || company[g.Recipient]
+		names = append(names, vault.GrantName(g.Key, g.Recipient))
+	}
+	if !toCompany {
+		return nil, tripod.Errorf(tripod.NotFound, "snapshot %d of machine %.8s: no grant to the company's key", r.Key.Seq, r.Key.Machine).
+			WithHint("without it nobody could restore the snapshot")
+	}
+	return names, nil
+}
+
+// AcceptKeyring takes a keyring that is newer than all there are. Those between
+// were replaced, and removed.
+func (s *Session) AcceptKeyring(ctx context.Context, name string, content []byte) error {
+	if err := s.alive(ctx); err != nil {
+		return err
+	}
+	n, ok := vault.ParseKeyringName(name)
+	if !ok || len(content) == 0 || len(content) > snapshot.MaxDocument {
+		return tripod.Errorf(tripod.Invalid, "document %q of %d bytes: is no keyring", name, len(content))
+	}
+	newest := 0
+	err := s.v.Names(ctx, vault.KeyringPrefix, func(name string, _ int64) error {
+		n, _ := vault.ParseKeyringName(name)
+		newest = max(newest, n)
+		return nil
+	})
+	if err == nil && n <= newest {
+		err = tripod.Errorf(tripod.Exists, "document %q: there is keyring number %d", name, newest)
+	}
+	if err == nil {
+		err = s.v.store.Put(ctx, name, content)
+	}
+	return err
+}
+
+// AcceptGone takes the record of a snapshot that was forgotten or has expired, or
+// whose machine was shredded: nobody needs its data any more, but it belongs to
+// the log. The document says so, and comes first: nobody may take the snapshot
+// for one that can be restored.
 func (s *Session) AcceptGone(ctx context.Context, record []byte, name string, document []byte) error {
 	r, _, err := s.acceptable(ctx, record)
 	if r == nil || err != nil {
 		return err
 	}
-	var means snapshot.Key
-	var hash snapshot.Hash
-	switch kindOf(name) {
-	case vault.OrderPrefix:
-		var o *snapshot.Order
-		if o, err = snapshot.ParseOrder(document, s.v.descriptor); err == nil {
-			means, hash = o.Key, o.Record
-		}
-	case vault.ExpiryPrefix:
-		var e *snapshot.Expiry
-		if e, err = snapshot.ParseExpiry(document, s.v.descriptor); err == nil {
-			means, hash = e.Key, e.Record
-		}
-	default:
-		err = tripod.Errorf(tripod.Invalid, "document %q: gives up no snapshot", name)
-	}
-	if err != nil {
+	if err := s.givesUp(name, document, r.Key, snapshot.HashOf(record)); err != nil {
 		return err
-	}
-	if means != r.Key || hash != snapshot.HashOf(record) || name != kindOf(name)+vault.KeyPath(r.Key) {
-		return tripod.Errorf(tripod.Conflict, "document %q: means another record", name)
 	}
 	if err := s.v.store.Put(ctx, name, document); err != nil && !errors.Is(err, tripod.Exists) {
 		return err
 	}
 	return s.v.store.Put(ctx, vault.RecordName(r.Key), record)
+}
+
+// givesUp checks that a document gives up a snapshot.
+func (s *Session) givesUp(name string, document []byte, k snapshot.Key, record snapshot.Hash) error {
+	d := s.v.Descriptor()
+	fits := false
+	switch kindOf(name) {
+	case vault.OrderPrefix:
+		o, err := snapshot.ParseOrder(document, d)
+		if err != nil {
+			return err
+		}
+		fits = o.Key == k && o.Record == record && name == vault.OrderName(k)
+	case vault.ExpiryPrefix:
+		e, err := snapshot.ParseExpiry(document, d)
+		if err != nil {
+			return err
+		}
+		fits = e.Key == k && e.Record == record && name == vault.ExpiryName(k)
+	case vault.ShredPrefix:
+		o, err := snapshot.ParseShred(document, d)
+		if err != nil {
+			return err
+		}
+		fits = o.Machine == k.Machine && name == vault.ShredName(k.Machine)
+	}
+	if !fits {
+		return tripod.Errorf(tripod.Conflict, "document %q: does not give up snapshot %d of machine %.8s", name, k.Seq, k.Machine)
+	}
+	return nil
 }
 
 // acceptable checks a record, and that it fits those beside it. It gives nil for

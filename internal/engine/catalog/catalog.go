@@ -31,9 +31,11 @@ type Snapshot struct {
 	ID        string        // the first digits of Hash in hex: 8, or more where these are not enough
 	Hash      snapshot.Hash // of the record
 	Record    *snapshot.Record
-	Label     *snapshot.Label // nil for a forgotten one
-	Root      seal.Ref        // opens it; zero for a forgotten one
-	Forgotten bool            // the company ordered to forget it, or to shred its machine
+	Label     *snapshot.Label  // nil for a forgotten or expired one
+	Root      seal.Ref         // opens it; zero for a forgotten or expired one
+	Forgotten bool             // the company ordered to forget it, or to shred its machine
+	Expired   bool             // retention let it go, and nobody ordered to forget it
+	Expiry    *snapshot.Expiry // how; nil when that cannot be read
 }
 
 // Problem is something in the log that is not used. Its error has a kind and
@@ -48,10 +50,12 @@ type Catalog struct {
 	Descriptor *snapshot.Descriptor
 	live       []Snapshot
 	forgotten  []Snapshot
+	expired    []Snapshot
 	problems   []Problem
+	retention  retention
 }
 
-// Snapshots gives all that are not forgotten, oldest first.
+// Snapshots gives all that are neither forgotten nor expired, oldest first.
 func (c *Catalog) Snapshots() []Snapshot { return slices.Clone(c.live) }
 
 // Forgotten gives those that the company ordered to forget, oldest first.
@@ -82,20 +86,28 @@ func Open(ctx context.Context, r vault.Reader, keys *seal.CompanyKeys) (*Catalog
 		shredded: map[tripod.MachineID]bool{},
 		invalid:  map[string]error{}, unsigned: map[tripod.MachineID]int{},
 	}
+	o.retention = retention{policies: map[uint32]*snapshot.Policy{}, expiries: map[snapshot.Key]*snapshot.Expiry{}}
 	for prefix, read := range map[string]func(document){
 		vault.CertificatePrefix: o.certificate,
 		vault.GrantPrefix:       o.grant,
 		vault.OrderPrefix:       o.order,
 		vault.ShredPrefix:       o.shred,
+		vault.PolicyPrefix:      o.policy,
+		vault.HoldPrefix:        o.hold,
 	} {
 		if err := documents(ctx, r, prefix, read); err != nil {
 			return nil, err
 		}
 	}
+	// After the grants: when one is gone meanwhile, the reason is there.
+	if err := documents(ctx, r, vault.ExpiryPrefix, o.expiry); err != nil {
+		return nil, err
+	}
 	if err := documents(ctx, r, vault.RecordPrefix, o.record); err != nil {
 		return nil, err
 	}
 	o.tellCertificates()
+	o.checkRetention(time.Now())
 	if err := o.openGrants(ctx); err != nil {
 		return nil, err
 	}
@@ -241,7 +253,9 @@ func (o *opening) record(d document) {
 	}
 	c := o.certificates[r.Key.Machine]
 	if c == nil {
-		if _, forgotten := o.orders[r.Key]; !forgotten {
+		_, forgotten := o.orders[r.Key]
+		_, expired := o.retention.expiries[r.Key]
+		if !forgotten && !expired {
 			o.unsigned[r.Key.Machine]++
 		}
 		return
@@ -260,6 +274,9 @@ func (o *opening) record(d document) {
 		s.Forgotten = o.means(order, hash)
 	}
 	s.Forgotten = s.Forgotten || o.shredded[r.Key.Machine]
+	if e, ok := o.retention.expiries[r.Key]; ok && !s.Forgotten {
+		s.Expired, s.Expiry = true, e
+	}
 	o.found = append(o.found, s)
 }
 
@@ -341,7 +358,7 @@ func (o *opening) openGrants(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.GOMAXPROCS(0))
 	for i := range o.found {
-		if o.found[i].Forgotten {
+		if o.found[i].Forgotten || o.found[i].Expired {
 			continue
 		}
 		g.Go(func() error {
@@ -357,6 +374,8 @@ func (o *opening) openGrants(ctx context.Context) error {
 		switch {
 		case s.Forgotten:
 			o.forgotten = append(o.forgotten, *s)
+		case s.Expired:
+			o.expired = append(o.expired, *s)
 		case errs[i] != nil:
 			o.problem(vault.GrantPrefix+vault.KeyPath(s.Key), errs[i])
 		default:
@@ -407,8 +426,10 @@ func (o *opening) finish() {
 	}
 	slices.SortFunc(o.live, byTime)
 	slices.SortFunc(o.forgotten, byTime)
+	slices.SortFunc(o.expired, byTime)
+	slices.SortFunc(o.retention.holds, func(a, b *snapshot.Hold) int { return cmp.Compare(a.Name, b.Name) })
 	slices.SortStableFunc(o.problems, func(a, b Problem) int { return cmp.Compare(a.Document, b.Document) })
-	nameAll(o.live, o.forgotten)
+	nameAll(o.live, o.forgotten, o.expired)
 }
 
 // nameAll gives each snapshot the shortest id of at least 8 digits that no

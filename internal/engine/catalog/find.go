@@ -163,6 +163,12 @@ func (c *Catalog) byID(spec string, f Filter) (Snapshot, error) {
 		return Snapshot{}, tripod.Errorf(tripod.NotFound, "snapshot %s: was ordered to be forgotten", spec).
 			WithHint("tripod snapshots lists what there is")
 	}
+	for i := range c.expired {
+		if s := &c.expired[i]; s.named(digits) {
+			return Snapshot{}, tripod.Errorf(tripod.NotFound, "snapshot %s: %s", spec, s.Because()).
+				WithHint("tripod snapshots lists what there is, and with --all what expired")
+		}
+	}
 	return Snapshot{}, tripod.Errorf(tripod.NotFound, "snapshot %s: there is none%s", spec, f.text()).WithHint("tripod snapshots lists what there is")
 }
 

@@ -30,14 +30,14 @@ type Grants interface {
 // Regrant looks whether the company's grant of the snapshot with this encoded
 // record is still there: without it nobody opens the snapshot. A lost one is made
 // again from the one of the roots that is the snapshot's, and told by an error in
-// any case. A forgotten snapshot needs none.
+// any case. A forgotten or expired snapshot needs none.
 func Regrant(ctx context.Context, g Grants, keys *seal.MachineKeys, record []byte, roots ...*seal.Ref) error {
 	r, err := snapshot.ParseRecord(record)
 	if err != nil {
 		return err
 	}
 	name := vault.GrantName(r.Key, snapshot.HashOf(keys.Company.Box))
-	for _, name := range []string{name, vault.OrderName(r.Key)} {
+	for _, name := range []string{name, vault.OrderName(r.Key), vault.ExpiryName(r.Key)} {
 		there := false
 		err := g.Documents(ctx, name, func(string, []byte) error { there = true; return nil })
 		if there || err != nil {

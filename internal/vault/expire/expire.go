@@ -79,7 +79,7 @@ type Refused struct {
 // a policy nor rules of the caller's, and Conflict when the clock cannot be
 // believed.
 func Look(ctx context.Context, v Vault, d *snapshot.Descriptor, o Options) (*Plan, error) {
-	l := &look{Plan: Plan{clock: &o.Clock}, d: d, certificates: map[tripod.MachineID]*snapshot.Certificate{}, gone: map[snapshot.Key]bool{}, expired: map[snapshot.Key]bool{}}
+	l := &look{Plan: Plan{clock: &o.Clock}, d: d, certificates: map[tripod.MachineID]*snapshot.Certificate{}, gone: map[snapshot.Key]bool{}, expired: map[snapshot.Key]bool{}, shredded: map[tripod.MachineID]bool{}}
 	for _, of := range []struct {
 		prefix string
 		read   func(name string, content []byte) error
@@ -88,6 +88,7 @@ func Look(ctx context.Context, v Vault, d *snapshot.Descriptor, o Options) (*Pla
 		{vault.HoldPrefix, l.hold},
 		{vault.CertificatePrefix, l.certificate},
 		{vault.OrderPrefix, l.order},
+		{vault.ShredPrefix, l.shred},
 		{vault.ExpiryPrefix, l.expiry},
 		{vault.GrantPrefix, l.grant},
 		{vault.RecordPrefix, l.record},
@@ -121,6 +122,7 @@ type look struct {
 	certificates map[tripod.MachineID]*snapshot.Certificate
 	gone         map[snapshot.Key]bool // forgotten or expired
 	expired      map[snapshot.Key]bool
+	shredded     map[tripod.MachineID]bool
 	seen         time.Time
 	unreadable   error  // of the newest policy
 	applied      uint32 // the highest number that expiries name
@@ -167,6 +169,15 @@ func (l *look) order(name string, content []byte) error {
 	o, err := snapshot.ParseOrder(content, l.d)
 	if err == nil && vault.OrderName(o.Key) == name {
 		l.gone[o.Key] = true
+	}
+	return err
+}
+
+// shred finds machines whose snapshots nobody can open any more.
+func (l *look) shred(name string, content []byte) error {
+	o, err := snapshot.ParseShred(content, l.d)
+	if err == nil && vault.ShredName(o.Machine) == name {
+		l.shredded[o.Machine] = true
 	}
 	return err
 }
@@ -292,7 +303,7 @@ func (l *look) decide(ctx context.Context, v Vault, tags func(snapshot.Key) ([]s
 		r := &l.records[i]
 		of := source{r.Key.Machine, r.Key.Source}
 		newest[of] = max(newest[of], r.Key.Seq)
-		if !l.gone[r.Key] {
+		if !l.gone[r.Key] && !l.shredded[r.Key.Machine] {
 			l.Rows, roots = append(l.Rows, *r), append(roots, l.roots[i])
 		}
 	}

@@ -333,6 +333,20 @@ func TestRulesOfTheCallerAreOnlyLookedAt(t *testing.T) {
 	x.wantLive("1 2 3")
 }
 
+// What the company gave up itself is no business of retention.
+func TestForgottenSnapshotsAreLeftAlone(t *testing.T) {
+	x := newWorld(t, 3)
+	x.policy(snapshot.Policy{Number: 1, Last: 1})
+	name, order := x.w.Forget(x.last)
+	must(t, x.s.PutDocument(t.Context(), name, order))
+	x.expire()
+	x.wantLive("2 3") // the second is the newest that is left
+	must(t, x.store.Put(t.Context(), vault.ShredName(x.m.ID), x.w.Shred(x.m.ID)))
+	if p := x.expire(); len(p.Rows) != 0 {
+		t.Errorf("%+v", p.Rows)
+	}
+}
+
 func TestSomeoneElsesRecordsDoNotCount(t *testing.T) {
 	x := newWorld(t, 3)
 	x.policy(snapshot.Policy{Number: 1, Last: 2})

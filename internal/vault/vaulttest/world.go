@@ -214,6 +214,12 @@ func (w *World) Policy(p snapshot.Policy) []byte {
 	return p.Encode(w.company)
 }
 
+// Shred makes the order to shred a machine.
+func (w *World) Shred(m tripod.MachineID) []byte {
+	o := snapshot.Shred{Company: w.Descriptor.Company, Machine: m}
+	return o.Encode(w.company)
+}
+
 // Forge makes a frame that bears a blob's id and sum and has other refs.
 func (w *World) Forge(b Blob, refs []tripod.ID) []byte {
 	f, _, err := frame.Parse(b.Frame)

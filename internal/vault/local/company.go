@@ -153,8 +153,11 @@ func (s *Session) uselessGrant(ctx context.Context, name string) error {
 		}
 		_, err := s.v.store.Head(ctx, vault.GrantName(k, snapshot.HashOf(s.v.Descriptor().Box)))
 		if errors.Is(err, tripod.NotFound) {
-			// Nobody opens a forgotten snapshot any more.
+			// Nobody opens a snapshot that was let go.
 			if _, err = s.v.store.Head(ctx, vault.OrderName(k)); errors.Is(err, tripod.NotFound) {
+				_, err = s.v.store.Head(ctx, vault.ExpiryName(k))
+			}
+			if errors.Is(err, tripod.NotFound) {
 				return stays(name)
 			}
 		}

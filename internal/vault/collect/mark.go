@@ -244,8 +244,15 @@ func (c *collection) condemn(ctx context.Context) error {
 	})
 }
 
-// pinned gives the nodes that running sessions have put.
+// pinned gives the nodes that running sessions have put, and all that came
+// since the mark began: those that no snapshot needs are closed like the
+// others, so what they need has to stay until they are condemned themselves.
 func (c *collection) pinned(pins local.Pins) (nodes []int32, err error) {
+	for name, in := range c.graph.inPack {
+		if _, old := c.before[name]; !old {
+			nodes = append(nodes, in...)
+		}
+	}
 	for _, name := range pins.Packs {
 		in, ok := c.graph.inPack[name]
 		if !ok {

@@ -236,7 +236,7 @@ func (b *batch) checkRefs() error {
 
 // store makes the pack durable, then known.
 func (s *Session) store(ctx context.Context, class frame.Class, b *batch) (int64, error) {
-	s.countOn(idsOf(b.closing))
+	s.countOn(b.there(class))
 	if b.pack.Empty() {
 		if len(b.closing) == 0 {
 			return 0, nil
@@ -261,10 +261,12 @@ func (s *Session) store(ctx context.Context, class frame.Class, b *batch) (int64
 	return int64(len(data)), err
 }
 
-func idsOf(entries []index.Entry) []tripod.ID {
-	ids := make([]tripod.ID, len(entries))
-	for i := range entries {
-		ids[i] = entries[i].ID
+// there gives the nodes that were stored before.
+func (b *batch) there(class frame.Class) (ids []tripod.ID) {
+	for i := range b.frames {
+		if p := &b.frames[i]; class == frame.NodeClass && (p.stored || p.open != nil) {
+			ids = append(ids, p.frame.ID)
+		}
 	}
 	return ids
 }

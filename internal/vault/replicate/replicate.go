@@ -31,7 +31,9 @@ import (
 
 // Options say how a copy is brought up to date.
 type Options struct {
-	Now      time.Time
+	Now time.Time
+	// Thorough compares all grants, also when nothing else is new.
+	Thorough bool
 	Progress run.Progress
 }
 
@@ -200,12 +202,34 @@ func Run(ctx context.Context, src vault.Source, dst *local.Vault, session *local
 	if err != nil {
 		return c.report, err
 	}
-	for _, prefix := range []string{vault.OrderPrefix, vault.GrantPrefix} {
-		if err := c.documents(ctx, prefix); err != nil {
-			return c.report, err
-		}
+	if err := c.documents(ctx, vault.OrderPrefix); err != nil {
+		return c.report, err
 	}
-	return c.report, c.shred(ctx)
+	again, err := c.regranted(ctx)
+	if again && err == nil {
+		err = c.documents(ctx, vault.GrantPrefix)
+	}
+	return c.report, errors.Join(err, c.shred(ctx))
+}
+
+// regranted reports whether grants beside those of new snapshots are worth a look:
+// they are as many as the snapshots, each in a folder of its own. It is so when
+// anything is new, and when the newest snapshot of a chain has other grants.
+func (c *copying) regranted(ctx context.Context) (again bool, err error) {
+	if c.report.Snapshots+c.report.Gone+c.report.Documents > 0 || c.opts.Thorough {
+		return true, nil
+	}
+	for i := range c.report.Chains {
+		ch := &c.report.Chains[i]
+		if ch.Newest == 0 || err != nil {
+			continue
+		}
+		err = both(ctx, c.src, c.dst, vault.GrantPrefix+vault.KeyPath(ch.key(ch.Newest))+"/", func(_, ours named) error {
+			again = again || ours.name == ""
+			return nil
+		})
+	}
+	return again, err
 }
 
 // shred takes away the grants of machines that the company ordered to shred.

@@ -70,7 +70,6 @@ const (
 	ShredPrefix       = "shred/"   // shred/MACHINE: its snapshots must never be opened again
 	HoldPrefix        = "hold/"    // hold/NAME: while there is one nothing expires
 	CopyName          = "copy"     // in a further copy of a vault: 16 random bytes that tell it from the others
-	CopyName          = "copy"     // in a further copy of a vault: 16 random bytes that tell it from the others
 )
 
 // Admin changes what stands beside the data.

@@ -23,12 +23,14 @@ import (
 // machine's disks.
 func direct(version string) cli.Env {
 	return cli.Env{
-		Version:    version,
-		In:         os.Stdin,
-		Out:        os.Stdout,
-		Err:        os.Stderr,
-		Store:      openStore,
-		CheckStore: checkStore,
+		Version:     version,
+		In:          os.Stdin,
+		Out:         os.Stdout,
+		Err:         os.Stderr,
+		Store:       openStore,
+		CheckStore:  checkStore,
+		Bucket:      openBucket,
+		CheckBucket: checkBucket,
 		Files: func(o cli.FilesOptions) (source.Tree, error) {
 			return files.New(files.Options{
 				Paths: o.Paths, Exclude: o.Exclude, ExcludeFiles: o.ExcludeFiles, ExcludeCaches: o.ExcludeCaches,

@@ -22,6 +22,7 @@ type app struct {
 	started bool // past the checks of flags and arguments
 
 	vault      string
+	bucket     Bucket // as the flags say
 	cpuProfile string
 	memProfile string
 
@@ -30,7 +31,9 @@ type app struct {
 }
 
 func newApp(env Env) *app {
-	return &app{Console: &terminal.Console{In: env.In, Out: env.Out, Err: env.Err}, env: env}
+	a := &app{Console: &terminal.Console{In: env.In, Out: env.Out, Err: env.Err}, env: env}
+	a.route()
+	return a
 }
 
 func (a *app) globalFlags(root *cobra.Command) {
@@ -48,8 +51,9 @@ func (a *app) globalFlags(root *cobra.Command) {
 
 // vaultFlag adds --vault, which the environment may give instead.
 func (a *app) vaultFlag(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&a.vault, "vault", "", "the vault in `DIR` (or TRIPOD_VAULT)")
+	cmd.Flags().StringVar(&a.vault, "vault", "", "the vault in `DIR`, or in a bucket: s3://HOST/BUCKET/PREFIX (or TRIPOD_VAULT)")
 	_ = cmd.MarkFlagDirname("vault") // the flag is there
+	a.bucketFlags(cmd)
 }
 
 // location is where the vault lies.

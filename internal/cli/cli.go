@@ -39,6 +39,9 @@ type Env struct {
 	// CheckStore puts a store through every promise of the contract, in a folder
 	// of its own, and cleans up. The error says what was not kept.
 	CheckStore func(ctx context.Context, location string, tell func(StoreCheck)) error
+	// Bucket and CheckBucket do so for a place in a bucket.
+	Bucket      func(ctx context.Context, b *Bucket, create bool) (Store, error)
+	CheckBucket func(ctx context.Context, b *Bucket, tell func(StoreCheck)) error
 
 	// Files opens files and folders for backup.
 	Files func(FilesOptions) (source.Tree, error)
@@ -63,6 +66,8 @@ type StoreCheck struct {
 	Name    string // the promise, as a sentence
 	OK      bool
 	Skipped bool // the store does not claim it
+	Trusted bool // it does, and nobody can try it from here
+	Note    bool // Name is no promise but something to know
 	Took    time.Duration
 	Err     error
 }

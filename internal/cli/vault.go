@@ -114,6 +114,9 @@ func (a *app) vaultInit(ctx context.Context, yes bool) error {
 
 // vacant refuses a place where a vault or anything else is.
 func (a *app) vacant(ctx context.Context, location string) error {
+	if inBucket(location) {
+		return a.vacantBucket(ctx, location)
+	}
 	entries, err := os.ReadDir(location)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -213,6 +216,9 @@ func (a *app) giveKit(r *initResult, now time.Time) error {
 
 // absolute is the path as it reads from anywhere.
 func absolute(location string) string {
+	if inBucket(location) {
+		return location
+	}
 	if abs, err := filepath.Abs(location); err == nil {
 		return abs
 	}

@@ -68,6 +68,9 @@ func (a *app) verify(ctx context.Context, f *verifyFlags, specs []string) (err e
 		return err
 	}
 	packs, err := u.checkTables(ctx)
+	if err == nil {
+		err = a.tellStrangers(ctx, u.store)
+	}
 	if err != nil {
 		return err
 	}

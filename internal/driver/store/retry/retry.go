@@ -37,6 +37,11 @@ var (
 	_ store.Exclusive = (*Store)(nil)
 )
 
+// Do calls op with patience, for what comes before there is a store.
+func Do(ctx context.Context, opts Options, op func() error) error {
+	return New(nil, opts).do(ctx, func(int) error { return op() })
+}
+
 // New returns inner with patience.
 func New(inner store.Store, opts Options) *Store {
 	if opts.Attempts <= 0 {

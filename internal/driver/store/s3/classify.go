@@ -25,6 +25,12 @@ func codeOf(err error) string { return responseOf(err).Code }
 
 func statusOf(err error) int { return responseOf(err).StatusCode }
 
+// wordsOf gives the server's own words.
+func wordsOf(err error) string {
+	r := responseOf(err)
+	return said(&r)
+}
+
 // isUnknown reports whether the server does not know a kind of request.
 func isUnknown(err error) bool {
 	return codeOf(err) == minio.NotImplemented || statusOf(err) == http.StatusNotImplemented || statusOf(err) == http.StatusMethodNotAllowed
@@ -41,11 +47,9 @@ func (s *Store) at(name string) string {
 const (
 	hintKeys   = "give the right ones: TRIPOD_S3_ACCESS_KEY and TRIPOD_S3_SECRET_KEY, or their _FILE"
 	hintRights = "these keys need the rights to list the bucket and its versions, and to get, put and delete objects in it"
-	hintRegion = "name the region of the bucket: --s3-region"
 )
 
-// fail classes what a request ended with; nil stays nil. The server's words are
-// only told where ours would say less.
+// fail classes what a request ended with; nil stays nil.
 func (s *Store) fail(ctx context.Context, err error, op, name string) error {
 	if err == nil {
 		return nil
@@ -61,60 +65,72 @@ func (s *Store) fail(ctx context.Context, err error, op, name string) error {
 	if r.Code == "" && r.StatusCode == 0 {
 		return unanswered(err, what)
 	}
-	return answered(r, what, s.bucket)
+	return answered(&r, what)
 }
 
-// answered classes an answer of the server. It never makes Invalid: the request
-// was ours.
-func answered(r minio.ErrorResponse, what, bucket string) error {
-	switch r.Code {
-	case minio.NoSuchKey, minio.NoSuchVersion:
-		return tripod.Errorf(tripod.NotFound, "%s: no such object", what)
-	case minio.NoSuchBucket:
-		// Not NotFound, which would say that one object is missing.
-		return tripod.Errorf(tripod.Conflict, "%s: the bucket %s is gone", what, bucket).
-			WithHint("someone removed it, or its name or endpoint is wrong")
-	case minio.PreconditionFailed:
-		return tripod.Errorf(tripod.Exists, "%s: the name is taken", what)
-	case "InvalidAccessKeyId", "InvalidToken", "InvalidTokenId", "ExpiredToken", "ExpiredTokenException":
-		return tripod.Errorf(tripod.Denied, "%s: the server does not know the access key, or no longer", what).WithHint(hintKeys)
-	case "SignatureDoesNotMatch":
-		return tripod.Errorf(tripod.Denied, "%s: the secret key is not that of the access key", what).WithHint(hintKeys)
-	case "RequestTimeTooSkewed", "RequestExpired":
-		return tripod.Errorf(tripod.Denied, "%s: the clocks of this machine and of the server differ too much", what).
-			WithHint("set this machine's clock, best by NTP")
-	case "AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException", minio.InvalidRegion:
-		return tripod.Errorf(tripod.Denied, "%s: the bucket is in another region", what).WithHint(hintRegion)
-	case "QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull", "InsufficientStorage", "InsufficientCapacity", "EntityTooLarge":
-		return tripod.Errorf(tripod.Exhausted, "%s: the server has no more room: %s", what, said(r))
-	case "ConditionalRequestConflict", "OperationAborted":
-		return tripod.Errorf(tripod.Unavailable, "%s: somebody else writes it at the same time", what)
-	case "BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "InvalidDigest":
-		return tripod.Errorf(tripod.Unavailable, "%s: the bytes did not arrive as they were sent: %s", what, said(r))
-	case "SlowDown", "SlowDownRead", "SlowDownWrite", "RequestTimeout", "InternalError", "ServiceUnavailable", "Throttling", "ThrottlingException":
-		return tripod.Errorf(tripod.Unavailable, "%s: %s", what, said(r))
+// answer is what is made of a code or a status of the server.
+type answer struct {
+	kind tripod.ErrorKind
+	text string
+	hint string
+}
+
+// The answers that are several codes'. The server's own words are told where
+// ours would say less, which %s stands for.
+var (
+	noObject  = answer{tripod.NotFound, "no such object", ""}
+	badKey    = answer{tripod.Denied, "the server does not know the access key, or no longer", hintKeys}
+	badClock  = answer{tripod.Denied, "the clocks of this machine and of the server differ too much", "set this machine's clock, best by NTP"}
+	badRegion = answer{tripod.Denied, "the bucket is in another region", "name the region of the bucket: --s3-region"}
+	full      = answer{tripod.Exhausted, "the server has no more room: %s", "make room there, or ask for a larger quota"}
+	damaged   = answer{tripod.Unavailable, "the bytes did not arrive as they were sent: %s", ""}
+	later     = answer{tripod.Unavailable, "the server is not able to now: %s", ""}
+	atOnce    = answer{tripod.Unavailable, "somebody else writes it at the same time", ""}
+	forbidden = answer{tripod.Denied, "the server does not allow it: %s", hintRights}
+	unknown   = answer{tripod.Conflict, "the server does not know this request: %s", ""}
+)
+
+// answerOf classes an answer of the server. It never makes Invalid: the request
+// was ours. A bucket that is gone is not NotFound, which would say that one
+// object is missing.
+func answerOf(r *minio.ErrorResponse) answer {
+	if a, ok := map[string]answer{
+		minio.NoSuchKey: noObject, minio.NoSuchVersion: noObject,
+		minio.NoSuchBucket:       {tripod.Conflict, "the bucket is gone", "someone removed it, or its name or endpoint is wrong"},
+		minio.PreconditionFailed: {tripod.Exists, "the name is taken", ""},
+		"InvalidAccessKeyId":     badKey, "InvalidToken": badKey, "InvalidTokenId": badKey, "ExpiredToken": badKey, "ExpiredTokenException": badKey,
+		"SignatureDoesNotMatch": {tripod.Denied, "the secret key is not that of the access key", hintKeys},
+		"RequestTimeTooSkewed":  badClock, "RequestExpired": badClock,
+		"AuthorizationHeaderMalformed": badRegion, "PermanentRedirect": badRegion, "TemporaryRedirect": badRegion, minio.InvalidRegion: badRegion,
+		"QuotaExceeded": full, "XMinioAdminBucketQuotaExceeded": full, "XMinioStorageFull": full, "InsufficientCapacity": full, "EntityTooLarge": full,
+		"ConditionalRequestConflict": atOnce, "OperationAborted": atOnce,
+		"BadDigest": damaged, "IncompleteBody": damaged, "XAmzContentSHA256Mismatch": damaged, "InvalidDigest": damaged,
+		"SlowDown": later, "SlowDownRead": later, "SlowDownWrite": later, "RequestTimeout": later, "Throttling": later, "ThrottlingException": later,
+	}[r.Code]; ok {
+		return a
 	}
-	switch status := r.StatusCode; {
-	case status == http.StatusNotFound:
-		return tripod.Errorf(tripod.NotFound, "%s: no such object", what)
-	case status == http.StatusUnauthorized || status == http.StatusForbidden:
-		return tripod.Errorf(tripod.Denied, "%s: the server does not allow it: %s", what, said(r)).WithHint(hintRights)
-	case status == http.StatusInsufficientStorage:
-		return tripod.Errorf(tripod.Exhausted, "%s: the server has no more room: %s", what, said(r))
-	case status == http.StatusNotImplemented || status == http.StatusMethodNotAllowed:
-		return tripod.Errorf(tripod.Conflict, "%s: the server does not know this request: %s", what, said(r))
-	case status == http.StatusRequestTimeout || status == http.StatusTooManyRequests || status >= http.StatusInternalServerError:
-		return tripod.Errorf(tripod.Unavailable, "%s: %s", what, said(r))
-	case status == http.StatusMovedPermanently || status == http.StatusTemporaryRedirect:
-		return tripod.Errorf(tripod.Denied, "%s: the bucket is somewhere else", what).WithHint(hintRegion)
-	case status == http.StatusConflict:
-		return tripod.Errorf(tripod.Conflict, "%s: %s", what, said(r))
+	if a, ok := map[int]answer{
+		http.StatusNotFound: noObject, http.StatusUnauthorized: forbidden, http.StatusForbidden: forbidden,
+		http.StatusMovedPermanently: badRegion, http.StatusTemporaryRedirect: badRegion,
+		http.StatusNotImplemented: unknown, http.StatusMethodNotAllowed: unknown,
+		http.StatusInsufficientStorage: full, http.StatusRequestTimeout: later, http.StatusTooManyRequests: later,
+		http.StatusConflict: {tripod.Conflict, "%s", ""},
+	}[r.StatusCode]; ok {
+		return a
 	}
-	return tripod.Errorf(tripod.Internal, "%s: the server refused it: %s", what, said(r))
+	if r.StatusCode >= http.StatusInternalServerError {
+		return later
+	}
+	return answer{tripod.Internal, "the server refused it: %s", ""}
+}
+
+func answered(r *minio.ErrorResponse, what string) error {
+	a := answerOf(r)
+	return tripod.Errorf(a.kind, "%s: %s", what, strings.ReplaceAll(a.text, "%s", said(r))).WithHint("%s", a.hint)
 }
 
 // said gives the server's own words, cut to a line's length.
-func said(r minio.ErrorResponse) string {
+func said(r *minio.ErrorResponse) string {
 	text := strings.Map(func(c rune) rune {
 		if c < ' ' || c == 0x7f {
 			return ' '
@@ -133,8 +149,7 @@ func unanswered(err error, what string) error {
 	case isCertificate(err):
 		return tripod.Errorf(tripod.Denied, "%s: the server's certificate is not to be trusted: %w", what, root(err)).
 			WithHint("check the endpoint's name; a CA of your own is named by SSL_CERT_FILE")
-	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
-		// Package net/http has no other way to tell it.
+	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"): // lint:error package net/http has no other way to tell it
 		return tripod.Errorf(tripod.Conflict, "%s: the server speaks plain HTTP, not HTTPS", what).
 			WithHint("on a network you trust: --s3-insecure-http")
 	}

@@ -64,7 +64,7 @@ type lease struct {
 	mu      sync.Mutex
 	renewed time.Time       // when the last renewal that was answered was sent
 	lost    error           // somebody else has it
-	ctx     context.Context //nolint:containedctx // ends what is written when the lease does
+	ctx     context.Context // lint:context the lease's own end, for those who write under it
 	end     context.CancelCauseFunc
 }
 

@@ -56,8 +56,7 @@ func (s *Store) conditions(ctx context.Context, name string, data []byte) error 
 			return tripod.Errorf(tripod.Conflict, "%s: no place for a vault: the server %s", s.place, c.what).WithHint(hintServer)
 		case codeOf(err) == minio.PreconditionFailed:
 		case isUnknown(err):
-			return tripod.Errorf(tripod.Conflict, "%s: no place for a vault: the server knows no conditional writes: %s", s.place, said(responseOf(err))).
-				WithHint(hintServer)
+			return tripod.Errorf(tripod.Conflict, "%s: no place for a vault: the server knows no conditional writes: %s", s.place, wordsOf(err)).WithHint(hintServer)
 		default:
 			return s.fail(ctx, err, "put", name)
 		}
@@ -72,8 +71,7 @@ func (s *Store) probeCreate(ctx context.Context) (err error) {
 	opts.SetMatchETagExcept("*")
 	if _, err := s.put(ctx, s.key(name), data, opts); err != nil {
 		if isUnknown(err) {
-			return tripod.Errorf(tripod.Conflict, "%s: no place for a vault: the server knows no conditional writes: %s", s.place, said(responseOf(err))).
-				WithHint(hintServer)
+			return tripod.Errorf(tripod.Conflict, "%s: no place for a vault: the server knows no conditional writes: %s", s.place, wordsOf(err)).WithHint(hintServer)
 		}
 		return s.fail(ctx, err, "put", name)
 	}
@@ -189,6 +187,23 @@ func (s *Store) Describe() []string {
 		notes = append(notes, fmt.Sprintf("The bucket locks every new object for %s by itself: until then nothing can be deleted, not even by a check.", s.retention))
 	}
 	return notes
+}
+
+// Remove removes everything under the store's prefix, the lease and what others
+// put there included. It is for stores that were made to try a server.
+func (s *Store) Remove(ctx context.Context) error {
+	if s.prefix == "" {
+		return tripod.Errorf(tripod.Invalid, "%s: a whole bucket is not removed", s.place)
+	}
+	var left error
+	opts := minio.ListObjectsOptions{Prefix: s.prefix, Recursive: true, WithVersions: s.versions}
+	for o := range s.client.ListObjectsIter(ctx, s.bucket, opts) {
+		if o.Err != nil {
+			return errors.Join(left, s.fail(ctx, o.Err, "list", ""))
+		}
+		left = errors.Join(left, s.fail(ctx, s.removeVersion(ctx, o.Key, o.VersionID), "delete", strings.TrimPrefix(o.Key, s.prefix)))
+	}
+	return left
 }
 
 // Strangers calls fn for what lies under the store's prefix and the store does

@@ -226,6 +226,7 @@ func (s *Store) put(ctx context.Context, key string, data []byte, opts minio.Put
 }
 
 func (s *Store) putSummed(ctx context.Context, key string, data []byte, sum string, opts minio.PutObjectOptions) (minio.UploadInfo, error) {
+	opts.DisableContentSha256 = true // which would replace sum by one for each part of the bytes
 	contentMD5 := ""
 	if s.objLock {
 		// S3 wants it where the bucket locks new objects by itself.

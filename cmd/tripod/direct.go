@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 
@@ -16,6 +17,7 @@ import (
 	"tripod/internal/driver/source/files"
 	"tripod/internal/driver/source/stream"
 	"tripod/internal/driver/store/fs"
+	"tripod/internal/driver/store/limit"
 	"tripod/internal/driver/store/storetest"
 )
 
@@ -31,6 +33,7 @@ func direct(version string) cli.Env {
 		CheckStore:  checkStore,
 		Bucket:      openBucket,
 		CheckBucket: checkBucket,
+		Limit:       limitStore,
 		Files: func(o cli.FilesOptions) (source.Tree, error) {
 			return files.New(files.Options{
 				Paths: o.Paths, Exclude: o.Exclude, ExcludeFiles: o.ExcludeFiles, ExcludeCaches: o.ExcludeCaches,
@@ -46,6 +49,16 @@ func direct(version string) cli.Env {
 		},
 		Docs: writeDocs,
 	}
+}
+
+// limited is a store within limits.
+type limited struct {
+	*limit.Store
+	io.Closer
+}
+
+func limitStore(s cli.Store, bytesPerSecond int64) cli.Store {
+	return limited{limit.New(s, limit.Options{Down: bytesPerSecond}), s}
 }
 
 func openStore(_ context.Context, location string, create bool) (cli.Store, error) {

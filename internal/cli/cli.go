@@ -42,6 +42,8 @@ type Env struct {
 	// Bucket and CheckBucket do so for a place in a bucket.
 	Bucket      func(ctx context.Context, b *Bucket, create bool) (Store, error)
 	CheckBucket func(ctx context.Context, b *Bucket, tell func(StoreCheck)) error
+	// Limit gives a store from which no more than so many bytes a second are read.
+	Limit func(s Store, bytesPerSecond int64) Store
 
 	// Files opens files and folders for backup.
 	Files func(FilesOptions) (source.Tree, error)

@@ -14,6 +14,7 @@ import (
 	"tripod/internal/engine/keyring"
 	"tripod/internal/vault"
 	"tripod/internal/vault/local"
+	"tripod/internal/vault/replicate"
 )
 
 // opened is a vault that a command works on.
@@ -33,6 +34,12 @@ func (a *app) open(ctx context.Context) (*opened, error) {
 	if err != nil {
 		return nil, err
 	}
+	return a.openAt(ctx, location, 0)
+}
+
+// openAt opens the vault at a location, from which no more than rate bytes a
+// second are read; 0 means as many as there are.
+func (a *app) openAt(ctx context.Context, location string, rate int64) (_ *opened, err error) {
 	o := &opened{app: a, location: location}
 	if o.config, err = configDir(); err != nil {
 		return nil, err
@@ -43,6 +50,9 @@ func (a *app) open(ctx context.Context) (*opened, error) {
 	}
 	if o.store, err = a.env.Store(ctx, location, false); err != nil {
 		return nil, fmt.Errorf("vault: %w", err)
+	}
+	if rate > 0 {
+		o.store = a.env.Limit(o.store, rate)
 	}
 	if err := o.openIn(ctx, caches); err != nil {
 		_ = o.store.Close() // the error that counts is the one before
@@ -60,7 +70,11 @@ func (o *opened) openIn(ctx context.Context, caches string) (err error) {
 	if err != nil {
 		return fmt.Errorf("vault %s: %w", o.location, err)
 	}
-	o.cache = cacheOf(caches, o.descriptor.Vault)
+	place, err := replicate.Place(ctx, o.store, o.descriptor)
+	if err != nil {
+		return fmt.Errorf("vault %s: %w", o.location, err)
+	}
+	o.cache = cacheOf(caches, place)
 	progress := o.app.Progress()
 	defer o.app.StopProgress()
 	o.Vault, err = local.Open(ctx, o.store, local.Options{IndexDir: o.cache, Progress: progress})

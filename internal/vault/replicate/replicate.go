@@ -18,8 +18,11 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
+
+	"github.com/zeebo/blake3"
 
 	"tripod/internal/core/run"
 	"tripod/internal/core/snapshot"
@@ -128,6 +131,23 @@ func vacant(ctx context.Context, to store.Store) error {
 		}
 	}
 	return err
+}
+
+// Place tells the copies of a vault apart, on the machines that use more than one:
+// what such a machine keeps beside a copy, an index first of all, is of that copy.
+// It is the vault's own id, except in what Create made.
+func Place(ctx context.Context, s store.Store, d *snapshot.Descriptor) (place [16]byte, err error) {
+	var p [32]byte
+	n, err := s.Get(ctx, vault.CopyName, p[:], 0)
+	if errors.Is(err, tripod.NotFound) {
+		return d.Vault, nil
+	}
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, tripod.Corrupt) {
+		return place, err
+	}
+	// Whatever it says, it is not the first copy.
+	sum := blake3.Sum256(append(d.Vault[:], p[:n]...))
+	return [16]byte(sum[:]), nil
 }
 
 // copying is a run of Run.

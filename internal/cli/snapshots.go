@@ -85,33 +85,54 @@ func (f *filterFlags) filter() catalog.Filter {
 
 func newSnapshots(a *app) *cobra.Command {
 	var f filterFlags
+	var all bool
 	cmd := &cobra.Command{
 		Use:   "snapshots",
 		Short: "List the snapshots of a vault",
 		Long: `Lists the snapshots of a vault, oldest first. Other commands take a snapshot's id,
 or the first digits of it, or "latest".
 
+With --all it lists those as well that expired or were forgotten, with the reason:
+they cannot be restored.
+
 What the vault holds and cannot be trusted, such as a damaged or forged record or
 a vault that shows less than this machine has seen before, is told as a warning.`,
 		Example: `  tripod snapshots --vault /mnt/disk/vault
   tripod snapshots --host web1 --tag nightly`,
 		Args: arguments(0, 0, ""),
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.snapshots(cmd.Context(), f.filter()) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if all && (f.host != "" || f.path != "" || len(f.tags) > 0) {
+				return usageOf(cmd, tripod.Errorf(tripod.Invalid, "--all goes with no filter: hosts, paths and tags of what is gone are sealed for good"))
+			}
+			return a.snapshots(cmd.Context(), f.filter(), all)
+		},
 	}
 	a.vaultFlag(cmd)
 	f.add(cmd)
+	cmd.Flags().BoolVar(&all, "all", false, "list expired and forgotten ones as well")
 	return cmd
 }
 
-func (a *app) snapshots(ctx context.Context, f catalog.Filter) (err error) {
+func (a *app) snapshots(ctx context.Context, f catalog.Filter, all bool) (err error) {
 	u, err := a.read(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, u.Close()) }()
 	found := u.catalog.Select(f)
+	var gone []catalog.Snapshot
+	if all {
+		gone = append(u.catalog.Expired(), u.catalog.Forgotten()...)
+	}
 	if a.JSON {
-		return a.Result("snapshots", map[string]any{"snapshots": listing.OfSnapshots(found)})
+		r := map[string]any{"snapshots": listing.OfSnapshots(found)}
+		if all {
+			r["gone"] = listing.OfGone(gone)
+		}
+		return a.Result("snapshots", r)
+	}
+	if len(gone) > 0 {
+		defer listing.TableGone(a.Console, gone, u.catalog)
 	}
 	if len(found) == 0 {
 		switch n := len(u.catalog.Snapshots()); {

@@ -23,7 +23,8 @@ import (
 
 func newVault(a *app) *cobra.Command {
 	return group("vault", "Make a vault, look at it, change its passphrase",
-		"  tripod vault init --vault /mnt/disk/vault", newVaultInit(a), newVaultInfo(a), newVaultPassphrase(a), newVaultAccept(a))
+		"  tripod vault init --vault /mnt/disk/vault", newVaultInit(a), newVaultInfo(a), newVaultPassphrase(a), newVaultPolicy(a), newVaultHold(a),
+		newVaultAccept(a))
 }
 
 func newVaultInit(a *app) *cobra.Command {
@@ -246,6 +247,7 @@ type infoResult struct {
 	Format    int    `json:"format"`
 	Snapshots int64  `json:"snapshots"`
 	Forgotten int64  `json:"forgotten"`
+	Expired   int64  `json:"expired"`
 	Machines  int    `json:"machines"`
 	Blobs     int64  `json:"blobs"`
 	Packs     int64  `json:"packs"`
@@ -271,7 +273,7 @@ func (a *app) vaultInfo(ctx context.Context) (err error) {
 	d := o.descriptor
 	r := infoResult{
 		absolute(o.location), hex.EncodeToString(d.Vault[:]), d.Company.String(), d.Created.UTC().Format(time.RFC3339), snapshot.Version,
-		stats.Records - stats.Forgotten, stats.Forgotten, machines, stats.Blobs, stats.Packs, stats.PackBytes, machineErr == nil,
+		stats.Records - stats.Forgotten - stats.Expired, stats.Forgotten, stats.Expired, machines, stats.Blobs, stats.Packs, stats.PackBytes, machineErr == nil,
 	}
 	if a.JSON {
 		return a.Result("vault-info", r)
@@ -285,7 +287,7 @@ func (a *app) vaultInfo(ctx context.Context) (err error) {
 		{"Vault id", r.VaultID},
 		{"Company", r.Company},
 		{"Made", terminal.When(d.Created)},
-		{"Snapshots", fmt.Sprintf("%s (and %s forgotten)", tripod.Number(r.Snapshots), tripod.Number(r.Forgotten))},
+		{"Snapshots", fmt.Sprintf("%s (and %s forgotten, %s expired)", tripod.Number(r.Snapshots), tripod.Number(r.Forgotten), tripod.Number(r.Expired))},
 		{"Machines", tripod.Number(r.Machines)},
 		{"Stored", fmt.Sprintf("%s in %s of %s", terminal.Size(r.Stored), tripod.Count(r.Blobs, "blob"), tripod.Count(r.Packs, "pack"))},
 		{"This machine enrolled", enrolled},

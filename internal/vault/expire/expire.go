@@ -21,7 +21,7 @@ import (
 
 // Vault is what expiry reads.
 type Vault interface {
-	Documents(ctx context.Context, prefix string, fn func(name string, content []byte) error) error
+	Reader
 	// Have tells which blobs the vault holds, with all below them; see
 	// vault.Writer.
 	Have(ctx context.Context, ids []tripod.ID) ([][]tripod.Sum, error)
@@ -289,6 +289,9 @@ func (l *look) now(o *Options) error {
 		return err
 	}
 	l.Now, l.Behind, l.sight = reading.Now, reading.Behind, reading.Note
+	if o.Rules != nil { // which are only looked at
+		l.Now, l.Behind = o.Clock.Wall, 0
+	}
 	return nil
 }
 
@@ -361,4 +364,38 @@ func (p *Plan) Apply(ctx context.Context, s Session, d *snapshot.Descriptor) err
 		}
 	}
 	return nil
+}
+
+// Reader is where documents are read.
+type Reader interface {
+	Documents(ctx context.Context, prefix string, fn func(name string, content []byte) error) error
+}
+
+// Policy gives the newest policy of a vault and the highest number there is; nil
+// and 0 when there is none. It returns the error of a newest one that cannot be
+// used.
+func Policy(ctx context.Context, r Reader, d *snapshot.Descriptor) (p *snapshot.Policy, number uint32, err error) {
+	l := &look{d: d}
+	err = r.Documents(ctx, vault.PolicyPrefix, func(name string, content []byte) error {
+		number, _ = vault.ParsePolicyName(name)
+		_ = l.policy(name, content) // kept in unreadable
+		return nil
+	})
+	if err == nil {
+		err = l.unreadable
+	}
+	return l.Policy, number, err
+}
+
+// Holds gives the holds that are open, by name, and what could not be read of
+// them, which counts as one.
+func Holds(ctx context.Context, r Reader, d *snapshot.Descriptor) ([]*snapshot.Hold, []Refused, error) {
+	l := &look{d: d}
+	err := r.Documents(ctx, vault.HoldPrefix, func(name string, content []byte) error {
+		if err := l.hold(name, content); err != nil {
+			l.Refused = append(l.Refused, Refused{name, err})
+		}
+		return nil
+	})
+	return l.Holds, l.Refused, err
 }

@@ -321,7 +321,6 @@ func TestTagsNeedAKey(t *testing.T) {
 
 func TestRulesOfTheCallerAreOnlyLookedAt(t *testing.T) {
 	x := newWorld(t, 3)
-	x.clock.Right = true
 	p, err := expire.Look(t.Context(), x.s, x.w.Descriptor, expire.Options{Clock: x.clock, Rules: &policy.Rules{Last: 1}})
 	must(t, err)
 	if p.Policy != nil || p.Rows[0].Keep() || !p.Rows[2].Keep() {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"tripod/internal/core/snapshot"
 	"tripod/internal/core/tripod"
@@ -95,6 +96,31 @@ func ParseKeyPath(path string) (k snapshot.Key, ok bool) {
 	return k, err == nil && KeyPath(k) == path
 }
 
+// ManifestName is the name of a snapshot's manifest in an archive. The one of the
+// latest time counts, to the second; the zero time stands for no lock.
+func ManifestName(k snapshot.Key, until time.Time) string {
+	seconds := int64(0)
+	if !until.IsZero() {
+		seconds = max(until.Unix(), 0)
+	}
+	return fmt.Sprintf("%s%s/%012d", ManifestPrefix, KeyPath(k), seconds)
+}
+
+// ParseManifestName reads what ManifestName made.
+func ParseManifestName(name string) (k snapshot.Key, until time.Time, ok bool) {
+	rest, found := strings.CutPrefix(name, ManifestPrefix)
+	at := strings.LastIndexByte(rest, '/')
+	if !found || at < 0 {
+		return k, until, false
+	}
+	seconds, err := strconv.ParseInt(rest[at+1:], 10, 64)
+	k, ok = ParseKeyPath(rest[:at])
+	if seconds > 0 {
+		until = time.Unix(seconds, 0).UTC()
+	}
+	return k, until, ok && err == nil && ManifestName(k, until) == name
+}
+
 // Documented reports whether a name is one that a document of a vault can have.
 func Documented(name string) bool {
 	kind, rest, _ := strings.Cut(name, "/")
@@ -117,6 +143,9 @@ func Documented(name string) bool {
 	case PolicyPrefix:
 		_, ok := ParsePolicyName(name)
 		return ok
+	case ManifestPrefix:
+		_, _, ok := ParseManifestName(name)
+		return ok
 	case HoldPrefix:
 		return snapshot.CheckHoldName(rest) == nil
 	case GrantPrefix:
@@ -128,5 +157,5 @@ func Documented(name string) bool {
 		k, ok := ParseKeyPath(rest[:at])
 		return ok && name == fmt.Sprintf("%s%s/%x", GrantPrefix, KeyPath(k), recipient)
 	}
-	return name == DescriptorName || name == CopyName
+	return name == DescriptorName || name == CopyName || name == ArchiveName
 }

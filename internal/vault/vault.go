@@ -59,17 +59,19 @@ type Reader interface {
 // Names of documents.
 const (
 	DescriptorName    = "vault"
-	SuccessionPrefix  = "key/"     // key/00000002: the company's second key, and those after it
-	KeyringPrefix     = "keyring/" // keyring/00000001: the highest number counts
-	CertificatePrefix = "machine/" // machine/MACHINE
-	RecordPrefix      = "record/"  // record/MACHINE/SOURCE/00000000000000000001
-	GrantPrefix       = "grant/"   // grant/MACHINE/SOURCE/SEQ/RECIPIENT
-	OrderPrefix       = "forget/"  // forget/MACHINE/SOURCE/SEQ
-	PolicyPrefix      = "policy/"  // policy/00000001: the highest number counts
-	ExpiryPrefix      = "expire/"  // expire/MACHINE/SOURCE/SEQ: retention let the snapshot go
-	ShredPrefix       = "shred/"   // shred/MACHINE: its snapshots must never be opened again
-	HoldPrefix        = "hold/"    // hold/NAME: while there is one nothing expires
-	CopyName          = "copy"     // in a further copy of a vault: 16 random bytes that tell it from the others
+	SuccessionPrefix  = "key/"      // key/00000002: the company's second key, and those after it
+	KeyringPrefix     = "keyring/"  // keyring/00000001: the highest number counts
+	CertificatePrefix = "machine/"  // machine/MACHINE
+	RecordPrefix      = "record/"   // record/MACHINE/SOURCE/00000000000000000001
+	GrantPrefix       = "grant/"    // grant/MACHINE/SOURCE/SEQ/RECIPIENT
+	OrderPrefix       = "forget/"   // forget/MACHINE/SOURCE/SEQ
+	PolicyPrefix      = "policy/"   // policy/00000001: the highest number counts
+	ExpiryPrefix      = "expire/"   // expire/MACHINE/SOURCE/SEQ: retention let the snapshot go
+	ShredPrefix       = "shred/"    // shred/MACHINE: its snapshots must never be opened again
+	HoldPrefix        = "hold/"     // hold/NAME: while there is one nothing expires
+	CopyName          = "copy"      // in a further copy of a vault: 16 random bytes that tell it from the others
+	ArchiveName       = "archive"   // in a copy that is an archive: what lies there is only ever added to
+	ManifestPrefix    = "manifest/" // manifest/MACHINE/SOURCE/SEQ/UNTIL: which segments of an archive the snapshot needs
 )
 
 // Admin changes what stands beside the data.

@@ -54,6 +54,7 @@ func (t *trust) documents() map[string][]byte {
 		"descriptor": t.d.Encode(t.company), "invitation": t.c.Invitation, "certificate": t.c.Encode(t.invitation),
 		"record": r.Sign(t.machine), "order": o.Encode(t.company), "grant": g.Encode(t.machine),
 		"policy": t.policy().Encode(t.company), "expiry": t.expiry().Encode(), "hold": t.hold().Encode(),
+		"archive": t.archive().Encode(), "manifest": t.manifest().Encode(),
 	}
 }
 
@@ -72,6 +73,17 @@ func (t *trust) expiry() *Expiry {
 
 func (t *trust) hold() *Hold {
 	return &Hold{Company: t.d.Company, Name: "a-hold", Reason: "why", Time: time.Unix(950, 0).UTC()}
+}
+
+func (t *trust) archive() *Archive {
+	return &Archive{Company: t.d.Company, Vault: t.d.Vault, Created: time.Unix(960, 0).UTC()}
+}
+
+func (t *trust) manifest() *Manifest {
+	return &Manifest{
+		Company: t.d.Company, Key: t.record().Key, Record: Hash{6}, Time: time.Unix(970, 0).UTC(), Until: time.Unix(980, 0).UTC(),
+		Segments: []tripod.PackID{{1}, {2}},
+	}
 }
 
 // parse reads a document as what it is called.
@@ -98,6 +110,10 @@ func (t *trust) parse(as string, b []byte) (err error) {
 		_, err = ParseExpiry(b, t.d)
 	case "hold":
 		_, err = ParseHold(b, t.d)
+	case "archive":
+		_, err = ParseArchive(b, t.d)
+	case "manifest":
+		_, err = ParseManifest(b, t.d)
 	}
 	return err
 }
@@ -165,6 +181,17 @@ func TestDocumentsComeBack(t *testing.T) {
 		if got, err := ParseHold(h.Encode(), w.d); err != nil || !reflect.DeepEqual(got, h) {
 			t.Fatal("hold", err)
 		}
+		a := &Archive{Company: w.d.Company, Vault: w.d.Vault, Created: genTime(t, "created")}
+		if got, err := ParseArchive(a.Encode(), w.d); err != nil || !reflect.DeepEqual(got, a) {
+			t.Fatal("archive", err)
+		}
+		m := &Manifest{Company: w.d.Company, Key: key, Record: e.Record, Time: genTime(t, "made"), Until: genTime(t, "until"), Segments: []tripod.PackID{}}
+		for range rapid.IntRange(0, 3).Draw(t, "segments") {
+			m.Segments = append(m.Segments, gen32(t, "segment"))
+		}
+		if got, err := ParseManifest(m.Encode(), w.d); err != nil || !reflect.DeepEqual(got, m) {
+			t.Fatal("manifest", err)
+		}
 		l := &Label{
 			Host: rapid.String().Draw(t, "host"), Paths: rapid.SliceOfN(rapid.String(), 1, 3).Draw(t, "paths"),
 			Tags: rapid.SliceOfN(rapid.String(), 1, 3).Draw(t, "tags"), Files: rapid.Int64().Draw(t, "files"), Bytes: 1, Skipped: -1,
@@ -214,7 +241,7 @@ func TestADocumentIsNeverOneOfAnotherKind(t *testing.T) {
 			}
 		}
 	}
-	tags := []string{successionTag, shredTag, recordTag, descriptorTag, certificateTag, invitationTag, orderTag, grantTag, policyTag, expiryTag, holdTag}
+	tags := []string{successionTag, shredTag, recordTag, descriptorTag, certificateTag, invitationTag, orderTag, grantTag, policyTag, expiryTag, holdTag, archiveTag, manifestTag}
 	for i, a := range tags {
 		for _, b := range tags[i+1:] {
 			if strings.HasPrefix(a, b) || strings.HasPrefix(b, a) {
@@ -364,7 +391,7 @@ func TestANewerVersionIsNotCalledDamaged(t *testing.T) {
 	docs := w.documents()
 	for name, tag := range map[string]string{
 		"descriptor": descriptorTag, "certificate": certificateTag, "record": recordTag, "order": orderTag, "grant": grantTag,
-		"policy": policyTag, "expiry": expiryTag, "hold": holdTag,
+		"policy": policyTag, "expiry": expiryTag, "hold": holdTag, "archive": archiveTag, "manifest": manifestTag,
 	} {
 		docs[name][len(tag)] = Version + 1
 		if err := w.parse(name, docs[name]); !errors.Is(err, tripod.Invalid) || tripod.HintOf(err) == "" {
@@ -556,4 +583,36 @@ func FuzzParseHold(f *testing.F) {
 			t.Fatal("read two ways")
 		}
 	})
+}
+
+func FuzzParseArchive(f *testing.F) {
+	w := newTrust()
+	f.Add(w.documents()["archive"])
+	f.Fuzz(func(t *testing.T, b []byte) {
+		a, err := ParseArchive(b, w.d)
+		if err == nil && !bytes.Equal(a.Encode(), b) {
+			t.Fatal("read two ways")
+		}
+	})
+}
+
+func FuzzParseManifest(f *testing.F) {
+	w := newTrust()
+	f.Add(w.documents()["manifest"])
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m, err := ParseManifest(b, w.d)
+		if err == nil && !bytes.Equal(m.Encode(), b) {
+			t.Fatal("read two ways")
+		}
+	})
+}
+
+// The longest manifest is one that a reader of documents takes.
+func TestTheLongestManifestFits(t *testing.T) {
+	w := newTrust()
+	m := w.manifest()
+	m.Segments = make([]tripod.PackID, MostSegments)
+	if _, err := ParseManifest(m.Encode(), w.d); err != nil {
+		t.Error(err)
+	}
 }

@@ -37,8 +37,8 @@ func (v *Vault) Documents(ctx context.Context, prefix string, fn func(name strin
 	}
 	// Packs may be many more than documents, so they are never listed.
 	for _, kind := range []string{
-		vault.ExpiryPrefix, vault.OrderPrefix, vault.GrantPrefix, vault.HoldPrefix, vault.SuccessionPrefix, vault.KeyringPrefix, vault.CertificatePrefix, vault.PolicyPrefix,
-		vault.RecordPrefix, vault.ShredPrefix, vault.DescriptorName,
+		vault.ArchiveName, vault.ExpiryPrefix, vault.OrderPrefix, vault.GrantPrefix, vault.HoldPrefix, vault.SuccessionPrefix, vault.KeyringPrefix,
+		vault.CertificatePrefix, vault.ManifestPrefix, vault.PolicyPrefix, vault.RecordPrefix, vault.ShredPrefix, vault.DescriptorName,
 	} {
 		var err error
 		switch {

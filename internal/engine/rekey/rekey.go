@@ -112,7 +112,8 @@ func (w *work) look(ctx context.Context) ([]catalog.Snapshot, error) {
 		return nil, err
 	}
 	for _, p := range c.Problems() {
-		if !w.Damaged && !strings.HasPrefix(p.Document, vault.OrderPrefix) {
+		kind, _, _ := strings.Cut(p.Document, "/")
+		if !w.Damaged && slices.Contains([]string{vault.CertificatePrefix, vault.RecordPrefix, vault.GrantPrefix}, kind+"/") {
 			return nil, tripod.Errorf(tripod.Corrupt, "part of the log cannot be used, and could not be opened with a new key either: %s: %w", p.Document, p.Err).
 				WithHint("mend it first, see tripod verify; or give up what it costs: --despite-damage")
 		}
@@ -135,7 +136,7 @@ func (w *work) begin(ctx context.Context) error {
 	if next == nil {
 		return nil // it is in force already
 	}
-	kept, err := kept(ctx, w.s, d)
+	kept, err := w.kept(ctx)
 	if err != nil {
 		return err
 	}
@@ -171,18 +172,23 @@ func (w *work) next() *seal.KeyPair {
 	return nil
 }
 
-// kept lists what counts on of all that the company has signed.
-func kept(ctx context.Context, s keyring.Documents, d *snapshot.Descriptor) ([]snapshot.Hash, error) {
+// kept lists what counts on of all that the company has signed. What is left out
+// never counts again, so nothing is because it could not be read just now.
+func (w *work) kept(ctx context.Context) ([]snapshot.Hash, error) {
+	d := w.sealed.Descriptor
 	var all []snapshot.Hash
 	for _, prefix := range []string{vault.CertificatePrefix, vault.OrderPrefix, vault.PolicyPrefix, vault.ShredPrefix} {
-		err := s.Documents(ctx, prefix, func(_ string, content []byte) error {
-			good := d.Verify(content) == nil
+		err := w.s.Documents(ctx, prefix, func(name string, content []byte) error {
+			err := d.Verify(content)
 			if prefix == vault.CertificatePrefix {
-				_, err := snapshot.ParseCertificate(content, d)
-				good = err == nil
+				_, err = snapshot.ParseCertificate(content, d)
 			}
-			if good {
+			switch {
+			case err == nil:
 				all = append(all, snapshot.HashOf(content))
+			case !w.Damaged:
+				return tripod.Errorf(tripod.Corrupt, "%s cannot be read, or nobody signed it, and would never count again: %w", name, err).
+					WithHint("run it again, or mend it, see tripod verify; or give it up: --despite-damage")
 			}
 			return nil
 		})

@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -301,9 +302,12 @@ func ends() map[string]func(n int) faulty.Rule {
 // everywhere ends a run at each of its calls; after each the vault opens, and a
 // second run does the rest.
 func everywhere(t *testing.T, w *world, do func(ctx context.Context, at store.Store) error, judge func(s *mem.Store, done bool) error) {
-	step := 1
-	if testing.Short() {
-		step = 7
+	step := 4
+	switch {
+	case testing.Short():
+		step = 9
+	case os.Getenv("TRIPOD_LONG") == "1":
+		step = 1
 	}
 	runs := 0
 	for how, rule := range ends() {

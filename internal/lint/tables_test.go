@@ -136,6 +136,10 @@ var importTable = []row{
 		why:    "listing shows what a vault holds, and looks for nothing itself",
 	},
 	{
+		folder: "internal/cli/kit",
+		why:    "kit words the recovery kit from what it is given, and imports nothing of the house",
+	},
+	{
 		folder: "internal/cli/verdict",
 		may:    join(core, vaultTop, []string{"internal/engine/verify", "internal/cli/terminal"}),
 		why:    "verdict words what verify found, and finds nothing itself",

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 
@@ -16,6 +15,7 @@ import (
 	"tripod/internal/driver/source/disk"
 	"tripod/internal/driver/source/files"
 	"tripod/internal/driver/source/stream"
+	"tripod/internal/driver/store"
 	"tripod/internal/driver/store/fs"
 	"tripod/internal/driver/store/limit"
 	"tripod/internal/driver/store/storetest"
@@ -33,7 +33,9 @@ func direct(version string) cli.Env {
 		CheckStore:  checkStore,
 		Bucket:      openBucket,
 		CheckBucket: checkBucket,
-		Limit:       limitStore,
+		Limit: func(s store.Store, n int64) store.Store {
+			return limit.New(s, limit.Options{Up: n, Down: n})
+		},
 		Files: func(o cli.FilesOptions) (source.Tree, error) {
 			return files.New(files.Options{
 				Paths: o.Paths, Exclude: o.Exclude, ExcludeFiles: o.ExcludeFiles, ExcludeCaches: o.ExcludeCaches,
@@ -49,16 +51,6 @@ func direct(version string) cli.Env {
 		},
 		Docs: writeDocs,
 	}
-}
-
-// limited is a store within limits.
-type limited struct {
-	*limit.Store
-	io.Closer
-}
-
-func limitStore(s cli.Store, bytesPerSecond int64) cli.Store {
-	return limited{limit.New(s, limit.Options{Down: bytesPerSecond}), s}
 }
 
 func openStore(_ context.Context, location string, create bool) (cli.Store, error) {

@@ -42,8 +42,8 @@ type Env struct {
 	// Bucket and CheckBucket do so for a place in a bucket.
 	Bucket      func(ctx context.Context, b *Bucket, create bool) (Store, error)
 	CheckBucket func(ctx context.Context, b *Bucket, tell func(StoreCheck)) error
-	// Limit gives a store from which no more than so many bytes a second are read.
-	Limit func(s Store, bytesPerSecond int64) Store
+	// Limit gives a store that moves at most so many bytes a second each way.
+	Limit func(s store.Store, bytesPerSecond int64) store.Store
 
 	// Files opens files and folders for backup.
 	Files func(FilesOptions) (source.Tree, error)
@@ -156,7 +156,7 @@ keeps the vault cannot read it.`,
 		}
 	}
 	add(groupDaily, newBackup(a), newSnapshots(a), newLs(a), newFind(a), newDiff(a), newCat(a), newRestore(a), newMount(a), newVerify(a), newForget(a), newExpire(a))
-	add(groupVault, newVault(a), newRecovery(a), newStore(a))
+	add(groupVault, newVault(a), newReplicate(a), newRecovery(a), newStore(a))
 	add(groupOther, newVersion(a), newCompletion(), newExitCodes(a), newDocs(a))
 	return root
 }

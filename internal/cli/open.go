@@ -12,6 +12,7 @@ import (
 	"tripod/internal/core/snapshot"
 	"tripod/internal/core/tripod"
 	"tripod/internal/engine/keyring"
+	"tripod/internal/driver/store"
 	"tripod/internal/vault"
 	"tripod/internal/vault/local"
 	"tripod/internal/vault/replicate"
@@ -37,8 +38,8 @@ func (a *app) open(ctx context.Context) (*opened, error) {
 	return a.openAt(ctx, location, 0)
 }
 
-// openAt opens the vault at a location, from which no more than rate bytes a
-// second are read; 0 means as many as there are.
+// openAt opens the vault at a location. No more than rate bytes a second are read
+// from it and written to it; 0 means no limit.
 func (a *app) openAt(ctx context.Context, location string, rate int64) (_ *opened, err error) {
 	o := &opened{app: a, location: location}
 	if o.config, err = configDir(); err != nil {
@@ -51,17 +52,14 @@ func (a *app) openAt(ctx context.Context, location string, rate int64) (_ *opene
 	if o.store, err = a.env.Store(ctx, location, false); err != nil {
 		return nil, fmt.Errorf("vault: %w", err)
 	}
-	if rate > 0 {
-		o.store = a.env.Limit(o.store, rate)
-	}
-	if err := o.openIn(ctx, caches); err != nil {
+	if err := o.openIn(ctx, caches, rate); err != nil {
 		_ = o.store.Close() // the error that counts is the one before
 		return nil, err
 	}
 	return o, nil
 }
 
-func (o *opened) openIn(ctx context.Context, caches string) (err error) {
+func (o *opened) openIn(ctx context.Context, caches string, rate int64) (err error) {
 	o.descriptor, err = local.Describe(ctx, o.store)
 	if errors.Is(err, tripod.NotFound) {
 		return tripod.Errorf(tripod.NotFound, "%s is not a vault", o.location).
@@ -77,7 +75,11 @@ func (o *opened) openIn(ctx context.Context, caches string) (err error) {
 	o.cache = cacheOf(caches, place)
 	progress := o.app.Progress()
 	defer o.app.StopProgress()
-	o.Vault, err = local.Open(ctx, o.store, local.Options{IndexDir: o.cache, Progress: progress})
+	var within store.Store = o.store
+	if rate > 0 {
+		within = o.app.env.Limit(within, rate)
+	}
+	o.Vault, err = local.Open(ctx, within, local.Options{IndexDir: o.cache, Progress: progress})
 	if err != nil {
 		return fmt.Errorf("vault %s: %w", o.location, err)
 	}

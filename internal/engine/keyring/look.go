@@ -35,7 +35,7 @@ func (l *Loss) Err(who func(Chain) string) error {
 		name = who(l.Chain)
 	}
 	return tripod.Errorf(tripod.Corrupt, "%s", l.text(name)).
-		WithHint("the vault was rolled back, or hides something: ask whoever keeps it, and look into other copies; " +
+		WithHint("the vault was rolled back, or hides something: ask whoever keeps it, and look into other copies; if this is a copy that is behind: tripod replicate; " +
 			"if you put an older copy in its place yourself: tripod vault accept-rollback")
 }
 

@@ -23,8 +23,8 @@ func newForget(a *app) *cobra.Command {
 		Long: `Signs an order to forget snapshots and stores it in the vault: they are not listed
 any more and cannot be restored. This cannot be undone.
 
-This does not free space: this version of Tripod cannot collect what no snapshot
-needs any more. It stays stored, encrypted, until one that can has done so.
+What only they needed stays stored, encrypted, until the next tripod collect, which
+frees its space.
 
 On a terminal it asks to type the id of the snapshot, or the number of snapshots
 when there are several; elsewhere --yes must be given.`,
@@ -107,6 +107,6 @@ func (a *app) printForgotten(chosen []catalog.Snapshot, left int) error {
 	for _, s := range chosen {
 		a.Printf("Forgot snapshot %s of %s.\n", s.ID, terminal.When(s.Record.Time))
 	}
-	a.Printf("%s left. No space is freed: what only the forgotten needed stays stored.\n", tripod.Count(left, "snapshot"))
+	a.Printf("%s left. What only the forgotten needed stays stored until: tripod collect\n", tripod.Count(left, "snapshot"))
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tripod/internal/cli/kit"
 	"tripod/internal/cli/terminal"
 	"tripod/internal/core/seal"
 	"tripod/internal/core/snapshot"
@@ -23,12 +24,14 @@ import (
 
 func newVault(a *app) *cobra.Command {
 	return group("vault", "Make a vault, look at it, change its passphrase",
-		"  tripod vault init --vault /mnt/disk/vault", newVaultInit(a), newVaultInfo(a), newVaultPassphrase(a), newVaultPolicy(a), newVaultHold(a),
-		newVaultAccept(a))
+		"  tripod vault init --vault /mnt/disk/vault", newVaultInit(a), newVaultInfo(a), newVaultPassphrase(a), newHolder(a), newRecoveryCode(a), newVaultKit(a),
+		newVaultRotate(a), newVaultShred(a), newVaultPolicy(a), newVaultHold(a),
+		newVaultAccept(a), newRepair(a), newRebuildIndex(a))
 }
 
 func newVaultInit(a *app) *cobra.Command {
 	var yes bool
+	var page string
 	cmd := &cobra.Command{
 		Use:   "init --vault DIR",
 		Short: "Make a vault and its keys",
@@ -46,10 +49,11 @@ This machine is enrolled: it can back up without a passphrase from now on.`,
 		Example: `  tripod vault init --vault /mnt/disk/vault
   TRIPOD_PASSPHRASE_FILE=~/.vault-passphrase tripod vault init --vault /mnt/disk/vault --yes`,
 		Args: arguments(0, 0, ""),
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.vaultInit(cmd.Context(), yes) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.vaultInit(cmd.Context(), yes, page) },
 	}
 	a.vaultFlag(cmd)
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask to confirm the recovery code")
+	cmd.Flags().StringVar(&page, "kit", "", "also make the recovery kit as a page to print, with the code on it, in `FILE`")
 	return cmd
 }
 
@@ -64,7 +68,7 @@ type initResult struct {
 	Passphrase string `json:"passphrase,omitempty"` // only when it was made
 }
 
-func (a *app) vaultInit(ctx context.Context, yes bool) error {
+func (a *app) vaultInit(ctx context.Context, yes bool, page string) error {
 	location, err := a.location()
 	if err != nil {
 		return err
@@ -96,6 +100,17 @@ func (a *app) vaultInit(ctx context.Context, yes bool) error {
 	// nobody can open.
 	if err := a.giveKit(&r, now); err != nil {
 		return err
+	}
+	if page != "" {
+		d, err := snapshot.ParseDescriptor(keys.Descriptor)
+		if err != nil {
+			return err
+		}
+		k := kitOf(location, d, now)
+		k.Code, k.Passphrase = r.Code, r.Passphrase
+		if err := writeKit(page, k); err != nil {
+			return void(err)
+		}
 	}
 	if terminal.IsTerminal(a.In) && a.Interactive() && !a.JSON && !yes {
 		if err := a.ConfirmCode(ctx, r.Code); err != nil {
@@ -253,6 +268,9 @@ type infoResult struct {
 	Packs     int64  `json:"packs"`
 	Stored    int64  `json:"stored_bytes"`
 	Enrolled  bool   `json:"this_machine_enrolled"`
+	Key       uint32 `json:"company_key"` // how many there were, with this one
+	Print     string `json:"company_key_fingerprint"`
+	Tested    string `json:"recovery_code_tested,omitempty"` // when, on this machine
 }
 
 func (a *app) vaultInfo(ctx context.Context) (err error) {
@@ -274,6 +292,11 @@ func (a *app) vaultInfo(ctx context.Context) (err error) {
 	r := infoResult{
 		absolute(o.location), hex.EncodeToString(d.Vault[:]), d.Company.String(), d.Created.UTC().Format(time.RFC3339), snapshot.Version,
 		stats.Records - stats.Forgotten - stats.Expired, stats.Forgotten, stats.Expired, machines, stats.Blobs, stats.Packs, stats.PackBytes, machineErr == nil,
+		d.Number(), kit.Fingerprint(keyring.KeyHash(d)), "",
+	}
+	tested, at := o.tested(ctx)
+	if !at.IsZero() {
+		r.Tested = at.UTC().Format(time.RFC3339)
 	}
 	if a.JSON {
 		return a.Result("vault-info", r)
@@ -291,6 +314,8 @@ func (a *app) vaultInfo(ctx context.Context) (err error) {
 		{"Machines", tripod.Number(r.Machines)},
 		{"Stored", fmt.Sprintf("%s in %s of %s", terminal.Size(r.Stored), tripod.Count(r.Blobs, "blob"), tripod.Count(r.Packs, "pack"))},
 		{"This machine enrolled", enrolled},
+		{"Company key", fmt.Sprintf("number %d, fingerprint %s", r.Key, r.Print)},
+		{"Recovery code tested", tested},
 	})
 	return nil
 }

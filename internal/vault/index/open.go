@@ -333,3 +333,22 @@ func classify(err error) error {
 	return tripod.Errorf(tripod.Corrupt, "index: %w", err).
 		WithHint("run it again: the index is rebuilt from the vault, which is not affected")
 }
+
+// Discard removes the index of a vault below the cache directory dir; the next
+// Open makes a new one. It returns Conflict while another process has it open.
+func Discard(dir string, vault VaultID) (err error) {
+	dir = filepath.Join(dir, "index-"+hex.EncodeToString(vault[:]))
+	root, err := durable.OpenRoot(dir)
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, tripod.NotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, root.Close()) }()
+	release, err := tryLock(root)
+	if err != nil {
+		return err
+	}
+	return errors.Join(wipe(dir), release())
+}

@@ -152,6 +152,9 @@ func (a *app) unlock(ctx context.Context, sealed *keyring.Sealed, w way) (keys *
 		if err == nil && sealed.Damage != nil {
 			a.Warn("", sealed.Damage)
 		}
+		if err == nil && len(keys.Others) > 0 {
+			a.Tell("Replacing the company's key has begun and not ended: run tripod vault rotate-key again.")
+		}
 	}()
 	text, found, err := a.Secret(ctx, w.variable)
 	switch {

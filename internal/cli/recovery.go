@@ -3,7 +3,7 @@ package cli
 import "github.com/spf13/cobra"
 
 func newRecovery(a *app) *cobra.Command {
-	return group("recovery", "Open a vault with its recovery code", "  tripod recovery open --vault /mnt/disk/vault", newRecoveryOpen(a))
+	return group("recovery", "Open a vault with its recovery code, or try it", "  tripod recovery open --vault /mnt/disk/vault", newRecoveryOpen(a), newRecoveryTest(a))
 }
 
 func newRecoveryOpen(a *app) *cobra.Command {

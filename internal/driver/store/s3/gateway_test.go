@@ -35,6 +35,7 @@ func open(t *testing.T, o s3.Options) *s3.Store {
 
 // A real server keeps the contract, whatever its bucket is like.
 func TestContract(t *testing.T) {
+	t.Parallel()
 	g := s3test.Start(t)
 	kinds := []string{"plain", "versions", "lock"}
 	if testing.Short() {
@@ -42,6 +43,7 @@ func TestContract(t *testing.T) {
 	}
 	for _, kind := range kinds {
 		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
 			g.Bucket(t, kind, kind)
 			storetest.Run(t, func(t *testing.T) store.Store {
 				s := open(t, options(g.Endpoint, kind, "some/prefix"))

@@ -212,21 +212,21 @@ func (s *Store) Remove(ctx context.Context) error {
 func (s *Store) Strangers(ctx context.Context, fn func(name, what string) error) error {
 	tell := func(key string, h history) error {
 		name := strings.TrimPrefix(key, s.prefix)
-		later := h.oldest()
+		over, hidden := h.overlaid()
 		switch {
 		case name == leaseName || strings.HasPrefix(name, probePrefix):
 			return nil
 		case store.CheckName(name) != nil:
 			return fn(name, "not a name of Tripod's")
-		case later <= 0:
+		case !over || !s.versions:
 			return nil
-		case h[0].IsDeleteMarker:
+		case hidden:
 			return fn(name, "deleted by someone; Tripod still reads it")
 		}
 		return fn(name, "overwritten by someone; Tripod reads the original")
 	}
 	if s.versions {
-		return s.histories(ctx, "", 0, tell)
+		return s.histories(ctx, "", tell)
 	}
 	for o := range s.client.ListObjectsIter(ctx, s.bucket, minio.ListObjectsOptions{Prefix: s.prefix, Recursive: true}) {
 		if o.Err != nil {

@@ -3,6 +3,7 @@ package s3
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -20,75 +21,105 @@ type known struct {
 	first  map[string]string // name -> the version that is the object
 }
 
-// history is what lies under one name, newest first.
+// history is what lies under one name: its versions, newest first, and its
+// markers anywhere between, since not all servers tell them in their place.
 type history []minio.ObjectInfo
 
 // object is the oldest version that is no delete marker: the one that was put
 // when the name was free. What others laid over it changes nothing.
 func (h history) object() (o minio.ObjectInfo, found bool) {
-	i := h.oldest()
-	if i < 0 {
-		return o, false
-	}
-	return h[i], true
-}
-
-// oldest is the place of the object, or -1.
-func (h history) oldest() int {
 	for i := len(h) - 1; i >= 0; i-- {
 		if !h[i].IsDeleteMarker {
-			return i
+			return h[i], true
 		}
 	}
-	return -1
+	return o, false
 }
+
+// overlaid tells whether something was laid over the object, and whether that
+// hides it from others.
+func (h history) overlaid() (over, hidden bool) {
+	for i := range h {
+		if h[i].IsLatest && h[i].IsDeleteMarker {
+			hidden = true
+		}
+	}
+	o, ok := h.object()
+	return ok && !o.IsLatest, hidden
+}
+
+// page is how many versions and markers a server tells at a time, at most.
+const page = 1000
 
 // histories calls fn with every name's history, in ascending order of keys. It
 // stops at fn's first error and returns it.
-func (s *Store) histories(ctx context.Context, prefix string, limit int, fn func(key string, h history) error) error {
-	var h history
-	flush := func() error {
-		if len(h) == 0 {
-			return nil
-		}
-		err := fn(h[0].Key, h)
-		h = nil
-		return err
-	}
-	opts := minio.ListObjectsOptions{Prefix: s.key(prefix), Recursive: true, WithVersions: true, MaxKeys: limit}
+//
+// The entries of a page may come in order of keys, or first all versions and
+// then all markers. So a name is complete when all of two pages that came after
+// it are of later names.
+func (s *Store) histories(ctx context.Context, prefix string, fn func(key string, h history) error) error {
+	var came []minio.ObjectInfo
+	opts := minio.ListObjectsOptions{Prefix: s.key(prefix), Recursive: true, WithVersions: true, MaxKeys: page}
 	for o := range s.client.ListObjectsIter(ctx, s.bucket, opts) {
 		if o.Err != nil {
 			return s.fail(ctx, o.Err, "list", prefix)
 		}
-		if len(h) > 0 && h[0].Key != o.Key {
-			if err := flush(); err != nil {
-				return err
-			}
+		if came = append(came, o); len(came) < 6*page {
+			continue
 		}
-		h = append(h, o)
+		end := came[len(came)-2*page].Key
+		for i := range came[len(came)-2*page:] {
+			end = min(end, came[len(came)-2*page+i].Key)
+		}
+		var err error
+		if came, err = tellBefore(came, func(key string) bool { return key < end }, fn); err != nil {
+			return err
+		}
 	}
 	if err := ctx.Err(); err != nil { // which ends the loop without a word
 		return err
 	}
-	return flush()
+	_, err := tellBefore(came, func(string) bool { return true }, fn)
+	return err
 }
 
-// errEnough ends a list whose caller has seen what it wanted.
-var errEnough = errors.New("enough")
+// tellBefore calls fn with the histories of the keys that are complete, and
+// returns the rest.
+func tellBefore(came []minio.ObjectInfo, complete func(key string) bool, fn func(key string, h history) error) ([]minio.ObjectInfo, error) {
+	slices.SortStableFunc(came, func(a, b minio.ObjectInfo) int { return strings.Compare(a.Key, b.Key) })
+	start := 0
+	for start < len(came) && complete(came[start].Key) {
+		end := start + 1
+		for end < len(came) && came[end].Key == came[start].Key {
+			end++
+		}
+		if err := fn(came[start].Key, came[start:end]); err != nil {
+			return nil, err
+		}
+		start = end
+	}
+	return slices.Clone(came[start:]), nil
+}
 
 // history looks up one name.
 func (s *Store) history(ctx context.Context, name string) (found history, err error) {
-	// The name itself comes before those that begin with it.
-	err = s.histories(ctx, name, 100, func(key string, h history) error {
-		if key == s.key(name) {
-			found = h
+	key := s.key(name)
+	opts := minio.ListObjectsOptions{Prefix: key, Recursive: true, WithVersions: true, MaxKeys: page}
+	seen := 0
+	for o := range s.client.ListObjectsIter(ctx, s.bucket, opts) {
+		if o.Err != nil {
+			return nil, s.fail(ctx, o.Err, "list", name)
 		}
-		return errEnough
-	})
-	if errors.Is(err, errEnough) {
-		err = nil
+		// The name itself comes before those that begin with it.
+		if seen++; o.Key == key {
+			found = append(found, o)
+			seen = 0
+		}
+		if seen > 2*page {
+			break
+		}
 	}
-	return found, err
+	return found, ctx.Err()
 }
 
 // version gives the version of a name to read: "" for the newest, where there
@@ -164,12 +195,12 @@ func (k *known) forget(name string) {
 // listVersioned calls tell with every object under prefix.
 func (s *Store) listVersioned(ctx context.Context, prefix string, tell func(minio.ObjectInfo) error) error {
 	first := map[string]string{}
-	err := s.histories(ctx, prefix, 0, func(key string, h history) error {
+	err := s.histories(ctx, prefix, func(key string, h history) error {
 		o, ok := h.object()
 		if !ok {
 			return nil // only markers: nothing was ever put here, or it was removed
 		}
-		if h.oldest() > 0 {
+		if over, _ := h.overlaid(); over {
 			first[strings.TrimPrefix(key, s.prefix)] = o.VersionID
 		}
 		return tell(o)

@@ -201,6 +201,64 @@ func forgotten(p []byte, r *record, d *descriptor) error {
 	return nil
 }
 
+// expired checks what retention wrote when it let r go. Nobody signs it: that the
+// company's policy allowed it is for who has all the records.
+func expired(p []byte, r *record) (by policyUse, err error) {
+	n := len(p) - 32
+	if n < 0 || blake3.Sum256(p[:n]) != fixed32(p[n:]) {
+		return by, errors.New("damaged")
+	}
+	f := &fields{b: p[:n]}
+	f.tag("tripod 1 expiry\n")
+	version := f.byte()
+	companyID, machine, source, seq, hash := f.id(), f.id(), f.id(), f.uint(8), f.hash()
+	by = policyUse{f.time(), uint32(f.uint(4)), f.uint(8), string(f.counted(3))}
+	if f.done("") != nil || version != 1 || companyID != r.company || machine != r.machine || source != r.source || seq != r.seq || hash != r.hash {
+		return by, errors.New("not the expiry of this snapshot")
+	}
+	return by, nil
+}
+
+// policyUse says when a policy let a snapshot go, and why.
+type policyUse struct {
+	time   time.Time
+	number uint32
+	newest uint64
+	reason string
+}
+
+// policy is the company's wish of what to keep.
+type policy struct {
+	number                                       uint32
+	made                                         time.Time
+	last, hourly, daily, weekly, monthly, yearly uint32
+	within                                       time.Duration
+	zone                                         string
+	tags                                         []string
+}
+
+func parsePolicy(p []byte, d *descriptor) (*policy, error) {
+	f, err := document(p, "tripod 1 policy\n")
+	if err != nil {
+		return nil, err
+	}
+	companyID := f.id()
+	out := &policy{number: uint32(f.uint(4)), made: f.time()}
+	for _, n := range []*uint32{&out.last, &out.hourly, &out.daily, &out.weekly, &out.monthly, &out.yearly} {
+		*n = uint32(f.uint(4))
+	}
+	within := f.uint(8)
+	out.within = time.Duration(within) * time.Second
+	out.zone = string(f.counted(3))
+	for range f.uint(2) {
+		out.tags = append(out.tags, string(f.counted(3)))
+	}
+	if f.done("") != nil || within > 1<<63/uint64(time.Second) || companyID != d.company || !d.signed(p, p) {
+		return nil, errors.New("not a policy of this company")
+	}
+	return out, nil
+}
+
 // openGrant checks the grant to the company and opens the root's capability.
 func openGrant(p []byte, r *record, key, companyKey [32]byte, own hpke.PrivateKey) (root ref, err error) {
 	f, err := document(p, "tripod 1 grant\n")

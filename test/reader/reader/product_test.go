@@ -11,6 +11,7 @@ import (
 
 	"tripod/internal/core/frame"
 	"tripod/internal/core/seal"
+	"tripod/internal/core/snapshot"
 	"tripod/internal/core/tripod"
 	"tripod/internal/driver/source/files"
 	"tripod/internal/driver/source/stream"
@@ -70,6 +71,22 @@ func TestReaderRestoresWhatTheProductBackedUp(t *testing.T) {
 			continue
 		}
 		same(t, source, filepath.Join(out, source))
+	}
+
+	// What expired is there no more, whatever else can be said of it.
+	var key snapshot.Key
+	machineID, sourceID := unhex(snaps[0].Machine), unhex(snaps[0].Source)
+	copy(key.Machine[:], machineID)
+	copy(key.Source[:], sourceID)
+	key.Seq = snaps[0].Seq
+	raw, err := r.object(vault.RecordName(key))
+	must(t, err)
+	e := snapshot.Expiry{Company: made.Company.ID, Key: key, Record: snapshot.HashOf(raw), Time: o.Now, Policy: 1, Newest: 2}
+	must(t, store.Put(ctx, vault.ExpiryName(key), e.Encode()))
+	left, err := r.Snapshots()
+	must(t, err)
+	if len(left) != 2 || len(r.Warnings) != 0 {
+		t.Errorf("%d snapshots are left, warnings %q", len(left), r.Warnings)
 	}
 }
 

@@ -40,7 +40,7 @@ type Vault struct {
 	recent  []cached
 }
 
-// Snapshot is one snapshot that is not forgotten, its signatures, chain and
+// Snapshot is one snapshot that is neither forgotten nor expired, its signatures, chain and
 // grant checked.
 type Snapshot struct {
 	Machine, Source string // hex
@@ -128,7 +128,7 @@ func (v *Vault) pair() error {
 }
 
 // Snapshots checks every record of the vault and returns those that are not
-// forgotten, by time.
+// forgotten and have not expired, by time.
 func (v *Vault) Snapshots() ([]Snapshot, error) {
 	names, err := v.names("record")
 	if err != nil {
@@ -153,6 +153,13 @@ func (v *Vault) Snapshots() ([]Snapshot, error) {
 		if order, err := v.object("shred/" + hexOf(r.machine[:])); err == nil {
 			if err = shredded(order, r.machine, v.about); err != nil {
 				return nil, fmt.Errorf("shred/%s: %w", hexOf(r.machine[:]), err)
+			}
+			continue
+		}
+		expiry, err := v.object("expire/" + path)
+		if err == nil {
+			if _, err = expired(expiry, r); err != nil {
+				v.Warnings = append(v.Warnings, "expire/"+path+": "+err.Error()) // gone all the same
 			}
 			continue
 		}

@@ -95,11 +95,20 @@ func TestVectorsOfDocuments(t *testing.T) {
 		Kept: []snapshot.Hash{snapshot.HashOf(certificate)},
 	}
 	shred := snapshot.Shred{Company: d.Company, Machine: cert.Machine, Time: created}
+	policy := snapshot.Policy{
+		Company: d.Company, Number: 1, Time: created, Last: 1, Hourly: 24, Daily: 7, Weekly: 5, Monthly: 12, Yearly: 10, Within: 72 * time.Hour,
+		Zone: "Europe/Berlin", Tags: []string{"tax", "audit"},
+	}
+	expiry := snapshot.Expiry{
+		Company: d.Company, Key: key, Record: snapshot.HashOf(first), Time: created.Add(4 * time.Minute), Policy: 1, Newest: 2, Reason: "no rule keeps it",
+	}
+	hold := snapshot.Hold{Company: d.Company, Name: "case-17", Reason: "letter of a lawyer", Time: created}
 	label := snapshot.Label{Host: "host", Paths: []string{"/home", "/etc"}, Tags: []string{"daily"}, Program: "tripod 1", Files: 3, Bytes: 4, Skipped: 1}
 	docs := map[string]hx{
 		"descriptor": d.Encode(company), "invitation": inv.Encode(company), "certificate": certificate,
 		"record_1": first, "record_2": second.Sign(machine), "order": order.Encode(company), "grant": grant.Encode(machine), "label": label.Marshal(),
 		"succession": succession.Encode(company, next), "shred": shred.Encode(company),
+		"policy": policy.Encode(company), "expiry": expiry.Encode(), "hold": hold.Encode(),
 	}
 	golden(t, "document.json", map[string]any{
 		"note":  "Ed25519 seeds, the fields in plain words, and the signed documents",
@@ -109,6 +118,12 @@ func TestVectorsOfDocuments(t *testing.T) {
 			"created_ns": created.UnixNano(), "expires_ns": inv.Expires.UnixNano(), "enrolled_ns": cert.Enrolled.UnixNano(),
 			"machine": hx(cert.Machine[:]), "source": hx(key.Source[:]), "incarnation": 1, "type": 1, "root": hx(rec.Root[:]),
 			"time_ns": rec.Time.UnixNano(), "size_class": 31, "added_class": 20, "lock_until_ns_1": rec.LockUntil.UnixNano(),
+			"policy": map[string]any{
+				"number": 1, "time_ns": created.UnixNano(), "last": 1, "hourly": 24, "daily": 7, "weekly": 5, "monthly": 12, "yearly": 10,
+				"within_s": 259_200, "zone": policy.Zone, "tags": policy.Tags,
+			},
+			"expiry_time_ns": expiry.Time.UnixNano(), "expiry_policy": 1, "expiry_newest": 2, "expiry_reason": expiry.Reason,
+			"hold_name": hold.Name, "hold_reason": hold.Reason, "hold_time_ns": hold.Time.UnixNano(),
 			"lock_until_ns_2": 0, "label_1": hx(rec.Label), "order_time_ns": created.UnixNano(), "label": label,
 		},
 		"documents": docs,
@@ -151,6 +166,20 @@ func checkDocuments(t *testing.T, docs map[string]hx, first []byte) {
 	must(t, err)
 	_, err = snapshot.ParseShred(docs["shred"], desc)
 	must(t, err, shredded(docs["shred"], machineID(mk), about))
+	by, err := expired(docs["expiry"], one)
+	must(t, err)
+	if _, err := expired(docs["expiry"], two); err == nil || by.number != 1 || by.newest != 2 || by.reason != "no rule keeps it" {
+		t.Error("the reader reads another expiry")
+	}
+	kept, err := parsePolicy(docs["policy"], about)
+	must(t, err)
+	if kept.number != 1 || kept.hourly != 24 || kept.yearly != 10 || kept.within != 72*time.Hour || kept.zone != "Europe/Berlin" || len(kept.tags) != 2 {
+		t.Errorf("the reader reads another policy: %+v", kept)
+	}
+	_, err = snapshot.ParseExpiry(docs["expiry"], desc)
+	_, err2 := snapshot.ParsePolicy(docs["policy"], desc)
+	_, err3 := snapshot.ParseHold(docs["hold"], desc)
+	must(t, err, err2, err3)
 	// Under the next key the certificate counts, which is listed, and the orders do not.
 	desc, err = desc.Succeed(docs["succession"])
 	must(t, err)

@@ -155,7 +155,7 @@ func descriptor(ctx context.Context, r vault.Reader, public *seal.CompanyPublic)
 	if err != nil {
 		return nil, err
 	}
-	if d.Company != public.ID || !bytes.Equal(d.Sign, public.Sign) || !bytes.Equal(d.Box, public.Box) {
+	if err := keyring.Pinned(d, public); err != nil && !(d.Company == public.ID && d.Succeeds(public.Box, public.Sign)) {
 		return nil, tripod.Errorf(tripod.Denied, "vault: belongs to company %.8s, the keys to %.8s", d.Company, public.ID).
 			WithHint("use the keyring of this vault; if it should be this one, its descriptor was replaced")
 	}

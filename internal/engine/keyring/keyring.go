@@ -205,7 +205,11 @@ func (s *Sealed) opened(u *seal.Unlocked, err error) (*seal.CompanyKeys, error) 
 	if err != nil {
 		return nil, err
 	}
-	if err := Pinned(s.Descriptor, &public); err != nil {
+	if s.Descriptor.Succeeds(public.Box, public.Sign) {
+		// A copy of the vault takes over the next key before the keyring that holds it.
+		s.Damage = errors.Join(s.Damage, tripod.Errorf(tripod.Corrupt, "the keyring is from before company key %d, and opens only what is older", s.Descriptor.Number()).
+			WithHint("bring this copy of the vault up to date, or copy the files below keyring/ from another one"))
+	} else if err := Pinned(s.Descriptor, &public); err != nil {
 		return nil, err
 	}
 	s.Unlocked = u
@@ -238,6 +242,10 @@ func Follow(d *snapshot.Descriptor, pinned *seal.CompanyPublic) (changed bool, e
 func (s *Sealed) Change(ctx context.Context, a Writable, change func(u *seal.Unlocked) error) error {
 	if s.Unlocked == nil {
 		return tripod.Errorf(tripod.Denied, "keyring: was not opened")
+	}
+	if !s.Descriptor.Sign.Equal(s.Unlocked.Keys.Sign.Public()) {
+		return tripod.Errorf(tripod.Conflict, "the keyring is from before the company's key was replaced, and must not be changed").
+			WithHint("bring this copy of the vault up to date first")
 	}
 	if err := change(s.Unlocked); err != nil {
 		return err

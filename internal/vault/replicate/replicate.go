@@ -197,7 +197,7 @@ func Run(ctx context.Context, src vault.Source, dst *local.Vault, session *local
 	}
 	opts.Progress.Emit(run.Event{Phase: run.Scanning, Item: "what the copy lacks"})
 	for _, prefix := range []string{
-		vault.SuccessionPrefix, vault.KeyringPrefix, vault.CertificatePrefix, vault.PolicyPrefix, vault.ShredPrefix,
+		vault.SuccessionPrefix, vault.CertificatePrefix, vault.PolicyPrefix, vault.ShredPrefix,
 	} {
 		if err := c.documents(ctx, prefix); err != nil {
 			return c.report, err
@@ -229,8 +229,60 @@ func Run(ctx context.Context, src vault.Source, dst *local.Vault, session *local
 	if again && err == nil {
 		err = c.documents(ctx, vault.GrantPrefix)
 	}
-	return c.report, errors.Join(err, c.shred(ctx))
+	if err := errors.Join(err, c.shred(ctx)); err != nil {
+		return c.report, err
+	}
+	// Last, because a keyring may hold the company's new key alone: by now the copy
+	// has what that one opens, and until now the keyring of before opened the rest.
+	if err := c.documents(ctx, vault.KeyringPrefix); err != nil {
+		return c.report, err
+	}
+	return c.report, c.replaced(ctx)
 }
+
+// replaced removes keyrings that were replaced, and grants to company keys that
+// were: what somebody had of them must not open this copy either.
+func (c *copying) replaced(ctx context.Context) error {
+	var names []string
+	list := func(prefix string) error {
+		return c.dst.Names(ctx, prefix, func(name string, _ int64) error {
+			names = append(names, name)
+			return nil
+		})
+	}
+	err := list(vault.KeyringPrefix)
+	if n := len(names) - keyringCopies; n > 0 {
+		names = names[:n]
+	} else {
+		names = nil
+	}
+	if former := c.dst.Descriptor().Former(); err == nil && len(former) > 0 && c.report.Documents > 0 {
+		old := map[string]bool{}
+		for _, f := range former {
+			h := snapshot.HashOf(f.Box)
+			old[fmt.Sprintf("/%x", h[:8])] = true
+		}
+		err = c.dst.Names(ctx, vault.GrantPrefix, func(name string, _ int64) error {
+			if old[name[strings.LastIndexByte(name, '/'):]] {
+				names = append(names, name)
+			}
+			return nil
+		})
+	}
+	for _, name := range names {
+		if err == nil {
+			err = c.session.RemoveDocument(ctx, name)
+		}
+		if errors.Is(err, tripod.Denied) { // still of use, or locked
+			err = nil
+		}
+	}
+	return err
+}
+
+// keyringCopies is how many keyrings of the newest are kept, of which each is twice
+// in a vault.
+const keyringCopies = 2
 
 // regranted reports whether grants beside those of new snapshots are worth a look:
 // they are as many as the snapshots, each in a folder of its own. It is so when

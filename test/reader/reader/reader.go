@@ -121,6 +121,10 @@ func (v *Vault) pair() error {
 			slices.Reverse(v.private)
 		}
 	}
+	if !found && slices.Contains(v.about.former, fixed32(v.company.pairs[0].sign[32:])) {
+		v.Warnings = append(v.Warnings, "the keyring is from before the company's key was replaced, and opens only what is older")
+		found = true
+	}
 	if v.about.company != v.company.id || !found {
 		return errors.New("vault descriptor: not of the company whose keyring this is")
 	}

@@ -6,6 +6,7 @@ package main
 import (
 	"os"
 	"runtime/debug"
+	_ "time/tzdata" // policies name time zones, which a small system does not know
 
 	"tripod/internal/cli"
 )

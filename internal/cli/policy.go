@@ -194,7 +194,8 @@ func (a *app) setPolicy(ctx context.Context, keep *keepFlags, right bool) (err e
 	defer func() { err = errors.Join(err, session.Close()) }()
 	// The policy's time is what retention goes by from now on.
 	clock := o.clock(right)
-	if _, err := expire.Look(ctx, session, o.Descriptor(), expire.Options{Clock: clock, Rules: &keep.rules}); err != nil {
+	plan, err := expire.Look(ctx, session, o.Descriptor(), expire.Options{Clock: clock, Rules: &keep.rules})
+	if err != nil {
 		return err
 	}
 	old, newest, err := expire.Policy(ctx, o, o.Descriptor())
@@ -204,7 +205,7 @@ func (a *app) setPolicy(ctx context.Context, keep *keepFlags, right bool) (err e
 	}
 	r := &keep.rules
 	p := &snapshot.Policy{
-		Company: company.ID, Number: newest + 1, Time: clock.Wall, Last: r.Last, Hourly: r.Hourly, Daily: r.Daily, Weekly: r.Weekly,
+		Company: company.ID, Number: max(newest, plan.Applied) + 1, Time: clock.Wall, Last: r.Last, Hourly: r.Hourly, Daily: r.Daily, Weekly: r.Weekly,
 		Monthly: r.Monthly, Yearly: r.Yearly, Within: r.Within, Zone: keep.zone, Tags: r.Tags,
 	}
 	if old != nil && sameRules(old, p) {

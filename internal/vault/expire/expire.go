@@ -55,6 +55,7 @@ type Plan struct {
 	Holds   []*snapshot.Hold
 	Rows    []Row     // by machine, source and sequence
 	Refused []Refused // documents that were not used
+	Applied uint32    // the highest number of a policy by which something expired
 
 	leftover []snapshot.Key // expired, but with grants
 	sight    *policy.Sight
@@ -124,8 +125,7 @@ type look struct {
 	expired      map[snapshot.Key]bool
 	shredded     map[tripod.MachineID]bool
 	seen         time.Time
-	unreadable   error  // of the newest policy
-	applied      uint32 // the highest number that expiries name
+	unreadable   error // of the newest policy
 	records      []Row
 	roots        []tripod.ID
 }
@@ -194,7 +194,7 @@ func (l *look) expiry(name string, content []byte) error {
 	if err != nil {
 		return err
 	}
-	l.applied = max(l.applied, e.Policy)
+	l.Applied = max(l.Applied, e.Policy)
 	if e.Time.After(l.seen) {
 		l.seen = e.Time
 	}
@@ -251,8 +251,8 @@ func (l *look) rules(o *Options) error {
 		return tripod.Errorf(tripod.NotFound, "the vault has no policy, so nothing expires").
 			WithHint("make one, for example: tripod vault policy --keep-daily 7 --keep-weekly 4 --keep-within 3d")
 	}
-	if l.Policy.Number < l.applied {
-		return tripod.Errorf(tripod.Conflict, "the vault's newest policy is number %d, but number %d was applied already, so nothing expires", l.Policy.Number, l.applied).
+	if l.Policy.Number < l.Applied {
+		return tripod.Errorf(tripod.Conflict, "the vault's newest policy is number %d, but number %d was applied already, so nothing expires", l.Policy.Number, l.Applied).
 			WithHint("the vault was rolled back, or hides something; sign a new policy if you know why")
 	}
 	in, err := policy.Zone(l.Policy.Zone)

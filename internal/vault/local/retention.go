@@ -11,7 +11,8 @@ import (
 	"tripod/internal/vault"
 )
 
-// PutPolicy stores a signed policy, which must have the next number.
+// PutPolicy stores a signed policy, whose number must be higher than any there
+// is. Who knows that some were lost goes on behind those.
 func (s *Session) PutPolicy(ctx context.Context, encoded []byte) error {
 	if err := s.alive(ctx); err != nil {
 		return err
@@ -30,7 +31,7 @@ func (s *Session) PutPolicy(ctx context.Context, encoded []byte) error {
 	switch {
 	case err != nil:
 		return err
-	case p.Number != newest+1:
+	case p.Number <= newest:
 		return tripod.Errorf(tripod.Conflict, "policy %d: the newest in the vault is number %d", p.Number, newest).
 			WithHint("someone else changed it meanwhile: look at it, and try again")
 	}

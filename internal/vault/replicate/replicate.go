@@ -243,20 +243,14 @@ func Run(ctx context.Context, src vault.Source, dst *local.Vault, session *local
 // replaced removes keyrings that were replaced, and grants to company keys that
 // were: what somebody had of them must not open this copy either.
 func (c *copying) replaced(ctx context.Context) error {
-	var names []string
-	list := func(prefix string) error {
-		return c.dst.Names(ctx, prefix, func(name string, _ int64) error {
-			names = append(names, name)
-			return nil
-		})
-	}
-	err := list(vault.KeyringPrefix)
-	if n := len(names) - keyringCopies; n > 0 {
-		names = names[:n]
-	} else {
-		names = nil
-	}
-	if former := c.dst.Descriptor().Former(); err == nil && len(former) > 0 && c.report.Documents > 0 {
+	var names, rings []string
+	err := c.dst.Names(ctx, vault.KeyringPrefix, func(name string, _ int64) error {
+		rings = append(rings, name)
+		return nil
+	})
+	rings = rings[:max(0, len(rings)-keyringCopies)]
+	// The keyrings go last: while there are some, there may be grants too.
+	if former := c.dst.Descriptor().Former(); err == nil && len(former) > 0 && len(rings) > 0 {
 		old := map[string]bool{}
 		for _, f := range former {
 			h := snapshot.HashOf(f.Box)
@@ -269,7 +263,7 @@ func (c *copying) replaced(ctx context.Context) error {
 			return nil
 		})
 	}
-	for _, name := range names {
+	for _, name := range append(names, rings...) {
 		if err == nil {
 			err = c.session.RemoveDocument(ctx, name)
 		}

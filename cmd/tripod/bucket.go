@@ -17,7 +17,7 @@ import (
 type bucketStore struct {
 	*retry.Store
 	io.Closer
-	cli.Strangers
+	cli.Exposed
 }
 
 func bucketOptions(b *cli.Bucket) (s3.Options, error) {

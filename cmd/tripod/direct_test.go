@@ -1,15 +1,52 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"tripod/internal/cli"
+	"tripod/internal/driver/store/s3test"
 )
+
+// A server that is busy for a while is asked again, also while the store is opened.
+func TestABusyServerIsAskedAgain(t *testing.T) {
+	f := s3test.NewFake("backups")
+	server := httptest.NewServer(f)
+	defer server.Close()
+	asked := map[string]int{}
+	f.Before = func(w http.ResponseWriter, r *http.Request) bool {
+		what := r.Method + " " + r.URL.String()
+		if asked[what]++; strings.Contains(what, ".probe-") || asked[what] > 2 {
+			return true
+		}
+		s3test.Fail(w, []int{http.StatusTooManyRequests, http.StatusServiceUnavailable}[asked[what]-1], "Busy")
+		return false
+	}
+	b := &cli.Bucket{
+		Location: "s3://" + server.Listener.Addr().String() + "/backups/vault", Region: s3test.Region, InsecureHTTP: true,
+		AccessKey: s3test.AccessKey, SecretKey: s3test.SecretKey,
+	}
+	s, err := openBucket(t.Context(), b, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, got := []byte("data"), make([]byte, 4)
+	err = s.Put(t.Context(), "x", data)
+	if err == nil {
+		_, err = s.Get(t.Context(), "x", got, 0)
+	}
+	if err := errors.Join(err, s.Close()); err != nil || !bytes.Equal(got, data) || len(asked) < 4 {
+		t.Errorf("%q, %v, asked %v", got, err, asked)
+	}
+}
 
 // A directory that was checked is as it was, also when the check was interrupted.
 func TestACheckedDirectoryStaysAsItIs(t *testing.T) {

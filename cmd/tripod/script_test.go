@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"tripod/internal/driver/store/s3test"
 )
 
 // The stories of test/script run against this program itself: the test process
@@ -40,13 +42,27 @@ func TestMain(m *testing.M) {
 }
 
 func TestScript(t *testing.T) {
+	var gateway *s3test.Gateway
+	if s3test.Installed() {
+		gateway = s3test.Start(t)
+		gateway.Bucket(t, "backups", "plain")
+		gateway.Bucket(t, "locked", "lock")
+	}
 	testscript.Run(t, testscript.Params{
 		Dir:                 filepath.Join("..", "..", "test", "script"),
 		UpdateScripts:       os.Getenv("TRIPOD_UPDATE") != "",
 		RequireExplicitExec: false,
 		RequireUniqueNames:  true,
-		Setup:               setup,
-		Condition:           condition,
+		Setup: func(env *testscript.Env) error {
+			if gateway != nil {
+				env.Setenv("S3", gateway.Endpoint)
+				env.Setenv("S3DATA", gateway.Data) // buckets are folders in it
+				env.Setenv("S3ACCESS", s3test.AccessKey)
+				env.Setenv("S3SECRET", s3test.SecretKey)
+			}
+			return setup(env)
+		},
+		Condition: condition,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "take": take, "hold": hold, "waits": waits, "release": release, "interrupt": interrupt,
 			"flip": flip, "mounts": mounts, "unmounts": unmounts,
@@ -74,6 +90,8 @@ func setup(env *testscript.Env) error {
 
 func condition(name string) (bool, error) {
 	switch name {
+	case "s3":
+		return s3test.Installed(), nil
 	case "root":
 		return os.Geteuid() == 0, nil
 	case "fuse":

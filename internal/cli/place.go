@@ -33,9 +33,9 @@ type Bucket struct {
 	SessionToken string
 }
 
-// Strangers is what a store offers in which others may put things that are
+// Exposed is what a store offers in which others may put things that are
 // none of its objects; fn hears of each.
-type Strangers interface {
+type Exposed interface {
 	Strangers(ctx context.Context, fn func(name, what string) error) error
 }
 
@@ -80,12 +80,13 @@ func (a *app) route() {
 // reach gathers how a bucket is reached: flags before the environment before
 // the file before what the environment holds for other programs.
 func (a *app) reach(ctx context.Context, location string) (*Bucket, error) {
-	fromFile, err := a.bucketFile(location)
+	b := &Bucket{Location: location, Endpoint: first(a.bucket.Endpoint, os.Getenv("TRIPOD_S3_ENDPOINT"))}
+	host := strings.TrimPrefix(strings.TrimPrefix(b.Endpoint, "http://"), "https://")
+	fromFile, err := a.bucketFile(location, bucketScheme+strings.TrimSuffix(host, "/")+"/"+strings.TrimPrefix(location, bucketScheme))
 	if err != nil {
 		return nil, err
 	}
-	b := &Bucket{Location: location}
-	b.Endpoint = first(a.bucket.Endpoint, os.Getenv("TRIPOD_S3_ENDPOINT"), fromFile.Endpoint)
+	b.Endpoint = first(b.Endpoint, fromFile.Endpoint)
 	b.Region = first(a.bucket.Region, os.Getenv("TRIPOD_S3_REGION"), fromFile.Region, os.Getenv("AWS_REGION"))
 	b.InsecureHTTP = a.bucket.InsecureHTTP || fromFile.InsecureHTTP
 	if v := os.Getenv("TRIPOD_S3_INSECURE_HTTP"); v != "" && !a.bucket.InsecureHTTP {
@@ -136,9 +137,9 @@ type bucketSettings struct {
 	SessionToken string `json:"session_token"`
 }
 
-// bucketFile reads what the configuration has for a location: the entry whose
-// name is the longest beginning of it, in whole parts.
-func (a *app) bucketFile(location string) (s bucketSettings, err error) {
+// bucketFile reads what the configuration has for a location, written in one way
+// or another: the entry whose name is the longest beginning of it, in whole parts.
+func (a *app) bucketFile(location, other string) (s bucketSettings, err error) {
 	dir, err := configDir()
 	if err != nil {
 		return s, err
@@ -163,7 +164,8 @@ func (a *app) bucketFile(location string) (s bucketSettings, err error) {
 	}
 	best := ""
 	for prefix, settings := range all {
-		if whole := strings.TrimSuffix(prefix, "/"); len(whole) >= len(best) && (location == whole || strings.HasPrefix(location, whole+"/")) {
+		whole := strings.TrimSuffix(prefix, "/") + "/"
+		if len(whole) > len(best) && (strings.HasPrefix(location+"/", whole) || strings.HasPrefix(other+"/", whole)) {
 			best, s = whole, settings
 		}
 	}
@@ -193,7 +195,7 @@ func (a *app) vacantBucket(ctx context.Context, location string) error {
 		}
 		return occupied(i.Name, "")
 	})
-	if other, ok := s.(Strangers); ok && err == nil {
+	if other, ok := s.(Exposed); ok && err == nil {
 		err = other.Strangers(ctx, func(name, what string) error { return occupied(name, ", "+what) })
 	}
 	return err
@@ -205,7 +207,7 @@ const maxStrangers = 5
 // tellStrangers warns of what others have put into the store, or laid over what
 // is in it.
 func (a *app) tellStrangers(ctx context.Context, s Store) error {
-	other, ok := s.(Strangers)
+	other, ok := s.(Exposed)
 	if !ok {
 		return nil
 	}

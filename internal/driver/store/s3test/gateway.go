@@ -96,6 +96,9 @@ func Start(t testing.TB) *Gateway {
 	return g
 }
 
+// Installed reports whether Start will find versitygw.
+func Installed() bool { return find() != "" }
+
 // find gives the program, or "".
 func find() string {
 	if name, err := exec.LookPath("versitygw"); err == nil {

@@ -11,6 +11,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"runtime"
 	"slices"
 	"strings"
@@ -36,6 +37,8 @@ type Snapshot struct {
 	Forgotten bool             // the company ordered to forget it, or to shred its machine
 	Expired   bool             // retention let it go, and nobody ordered to forget it
 	Expiry    *snapshot.Expiry // how; nil when that cannot be read
+
+	at time.Time // its place among others, see place
 }
 
 // Problem is something in the log that is not used. Its error has a kind and
@@ -108,6 +111,7 @@ func Open(ctx context.Context, r vault.Reader, keys *seal.CompanyKeys) (*Catalog
 	}
 	o.tellCertificates()
 	o.checkRetention(time.Now())
+	o.place()
 	if err := o.openGrants(ctx); err != nil {
 		return nil, err
 	}
@@ -345,11 +349,19 @@ func (o *opening) follow(r *snapshot.Record, hash snapshot.Hash) error {
 	if gap {
 		missing := snapshot.Key{Machine: r.Key.Machine, Source: r.Key.Source, Seq: next}
 		o.problem(vault.RecordPrefix+vault.KeyPath(missing), tripod.Errorf(tripod.Corrupt,
-			"snapshots %d to %d of machine %.8s: are missing or not usable", next, r.Key.Seq-1, r.Key.Machine).
+			"%s of machine %.8s: missing or not usable", numbered(next, r.Key.Seq-1), r.Key.Machine).
 			WithHint("the store lost or hides them; look in another copy of the vault"))
 	}
 	c.last, c.hash = r, hash
 	return nil
+}
+
+// numbered words the numbers of one or several snapshots in a row.
+func numbered(first, last uint64) string {
+	if first == last {
+		return fmt.Sprintf("snapshot %d", first)
+	}
+	return fmt.Sprintf("snapshots %d to %d", first, last)
 }
 
 // openGrants opens the live snapshots' roots and labels: some 0.2 ms each.
@@ -419,10 +431,26 @@ func (s *Snapshot) label() error {
 	return err
 }
 
-// finish sorts by time and gives the short ids.
+// place gives each snapshot its time among those of other sources. Within a
+// source the chain alone tells what came after what: a clock may have been wrong
+// for a while, so none is placed later than the next of its chain.
+func (o *opening) place() {
+	for i := range slices.Backward(o.found) { // in the order of machine, source and number
+		s := &o.found[i]
+		s.at = s.Record.Time
+		if i+1 == len(o.found) {
+			continue
+		}
+		if next := &o.found[i+1]; sourceOf(s.Key) == sourceOf(next.Key) && next.at.Before(s.at) {
+			s.at = next.at
+		}
+	}
+}
+
+// finish sorts by place and gives the short ids.
 func (o *opening) finish() {
 	byTime := func(a, b Snapshot) int {
-		return cmp.Or(a.Record.Time.Compare(b.Record.Time), cmp.Compare(a.Key.Seq, b.Key.Seq), bytes.Compare(a.Hash[:], b.Hash[:]))
+		return cmp.Or(a.at.Compare(b.at), cmp.Compare(a.Key.Seq, b.Key.Seq), bytes.Compare(a.Hash[:], b.Hash[:]))
 	}
 	slices.SortFunc(o.live, byTime)
 	slices.SortFunc(o.forgotten, byTime)

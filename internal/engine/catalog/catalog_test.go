@@ -327,3 +327,41 @@ func TestTreePath(t *testing.T) {
 		}
 	}
 }
+
+// A clock may be wrong for a while: what came after what is told by the chain.
+func TestTheChainOrdersASourceNotTheClock(t *testing.T) {
+	for name, back := range map[string]time.Duration{"ahead once": -10 * 365 * 24 * time.Hour, "back for good": -time.Hour} {
+		w, rs := world(t)
+		w.Sleep(back)
+		last := w.Snapshot("/home", files(), TinySizes())
+		c := open(t, w)
+		if s, err := c.Find(catalog.Latest, catalog.Filter{Path: "/home"}); err != nil || s.Key != last.Key {
+			t.Errorf("%s: latest is number %d, not %d (%v)", name, s.Key.Seq, last.Key.Seq, err)
+		}
+		seen := map[tripod.SourceID]uint64{}
+		for _, s := range c.Snapshots() {
+			if s.Key.Seq != seen[s.Key.Source]+1 {
+				t.Errorf("%s: snapshot %d comes after %d", name, s.Key.Seq, seen[s.Key.Source])
+			}
+			seen[s.Key.Source] = s.Key.Seq
+		}
+		if len(seen) != 2 || seen[last.Key.Source] != last.Key.Seq || last.Key.Seq != 4 || len(rs) != 5 {
+			t.Errorf("%s: %v", name, seen)
+		}
+	}
+}
+
+func TestAMissingRecordIsCounted(t *testing.T) {
+	for _, x := range []struct {
+		gone int // how many of the first ones
+		want string
+	}{{1, "snapshot 1 of machine "}, {2, "snapshots 1 to 2 of machine "}} {
+		w, rs := world(t)
+		for _, r := range []*snapshot.Record{rs[0], rs[2]}[:x.gone] {
+			delete(w.Vault.Docs, name(r))
+		}
+		if p := open(t, w).Problems(); len(p) != 1 || !strings.HasPrefix(p[0].Err.Error(), x.want) {
+			t.Errorf("%d missing: %v", x.gone, p)
+		}
+	}
+}

@@ -211,6 +211,9 @@ func (w *World) Disk(image []byte, block int) seal.Ref {
 	return root
 }
 
+// Sleep moves the clock on; back, when d is negative.
+func (w *World) Sleep(d time.Duration) { w.now = w.now.Add(d) }
+
 // Commit adds a snapshot with a grant to the company, one hour after the one
 // before, and returns its record.
 func (w *World) Commit(source string, t tripod.SourceType, root seal.Ref, label snapshot.Label) *snapshot.Record {

@@ -104,7 +104,7 @@ const (
 	Within  Rule = "within"
 	Tag     Rule = "tag"
 
-	Newest  Rule = "newest"  // the last good one of its source
+	Newest  Rule = "newest"  // the last good one of its source, by its time or its sequence
 	Locked  Rule = "locked"  // its lock has not ended
 	Future  Rule = "future"  // it is dated later than now
 	Damaged Rule = "damaged" // it may be healed
@@ -165,6 +165,11 @@ func Keep(rules *Rules, snapshots []Snapshot, holds []string, now time.Time) []D
 			return cmp.Or(b.Time.Compare(a.Time), cmp.Compare(b.Key.Seq, a.Key.Seq))
 		})
 		counted[0].because(Newest, "the newest")
+		// A machine whose clock went back makes snapshots that look old.
+		made := slices.MaxFunc(counted, func(a, b *Decision) int { return cmp.Compare(a.Key.Seq, b.Key.Seq) })
+		if made != counted[0] {
+			made.because(Newest, "the last that was made")
+		}
 		rules.count(counted)
 	}
 	return out

@@ -79,7 +79,7 @@ func TestTheLastGoodSnapshotOfASourceNeverExpires(t *testing.T) {
 		rules, all := genRules(t), genSnapshots(t)
 		keep := kept(Keep(&rules, all, nil, start))
 		for source := range byte(2) {
-			var newest *Snapshot
+			var newest, made *Snapshot
 			for i := range all {
 				s := &all[i]
 				if s.Key.Source[0] != source {
@@ -91,6 +91,15 @@ func TestTheLastGoodSnapshotOfASourceNeverExpires(t *testing.T) {
 				if !s.Damaged && !s.Time.After(start) && (newest == nil || !s.Time.Before(newest.Time)) {
 					newest = s
 				}
+			}
+			for i := range all {
+				s := &all[i]
+				if s.Key.Source[0] == source && !s.Damaged && !s.Time.After(start) {
+					made = s // sequences ascend
+				}
+			}
+			if made != nil && !keep[made.Key] {
+				t.Fatalf("%d was made last, and expires", made.Key.Seq)
 			}
 			if newest != nil && !keep[newest.Key] {
 				t.Fatalf("%d is the last good one of its source, and expires", newest.Key.Seq)

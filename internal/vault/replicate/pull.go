@@ -479,5 +479,12 @@ func (p *Puller) put(ctx context.Context, class frame.Class, b *batch) error {
 	return nil
 }
 
+// Blobs is how many were put so far.
+func (p *Puller) Blobs() int {
+	p.meter.mu.Lock()
+	defer p.meter.mu.Unlock()
+	return int(p.meter.blobs)
+}
+
 // filled tells how many bytes of nodes wait to be put.
 func (p *Puller) filled() int { return len(p.nodes.buf) }

@@ -317,3 +317,17 @@ func TestRulesInWords(t *testing.T) {
 		}
 	}
 }
+
+// Snapshots that cannot be relied on take no good one's place.
+func TestDamagedAndFutureSnapshotsDoNotCount(t *testing.T) {
+	at := func(seq uint64, ago time.Duration, damaged bool) Snapshot {
+		return Snapshot{Key: snapshot.Key{Seq: seq}, Time: start.Add(-ago), Damaged: damaged}
+	}
+	all := []Snapshot{at(1, 4*time.Hour, false), at(2, 3*time.Hour, false), at(3, 2*time.Hour, true), at(4, -time.Hour, false)}
+	for _, rules := range []Rules{{Last: 1}, {Daily: 1}, {Tags: []string{"none"}}} {
+		got := kept(Keep(&rules, all, nil, start))
+		if len(got) != 3 || got[all[0].Key] {
+			t.Errorf("%s: %v", rules.String(), got)
+		}
+	}
+}

@@ -30,6 +30,9 @@ type Placed struct {
 // From is the path at which the place begins, "" for a root.
 func (p *Place) From() string { return Join(p.parent, p.name) }
 
+// Until is the path that the place ends before, "" when it has no end.
+func (p *Place) Until() string { return Join(p.untilParent, p.untilName) }
+
 // Below gives children of n, which stands in place p and is an inner node, with
 // their places. They are some that Next gave, without a gap; all when nil.
 func (p *Place) Below(n *Node, children []Child) []Placed {

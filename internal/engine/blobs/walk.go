@@ -11,9 +11,9 @@ import (
 // ahead is how many nodes are fetched at a time while those before are used.
 const ahead = 4
 
-// Lost is told that part of a tree cannot be read: what begins at the path
-// from, in the order of a walk. It gives nil to go on without it.
-type Lost func(from string, err error) error
+// Lost is told that part of a tree cannot be read, before fn gets what follows
+// it. It gives nil to go on without it. Calls may be concurrent with those of fn.
+type Lost func(what Span, err error) error
 
 // Walk calls fn with runs of the entries that q selects, in order, each run
 // from one leaf. fn may keep the entries. Nodes are read ahead while fn works.
@@ -22,7 +22,7 @@ func (r *Reader) Walk(ctx context.Context, root seal.Ref, q tree.Query, fn func(
 	top, err := r.Node(ctx, root)
 	if err != nil {
 		if lost != nil && Damage(err) && ctx.Err() == nil {
-			return lost("", err)
+			return lost(Span{}, err)
 		}
 		return inTree("", err)
 	}
@@ -84,11 +84,10 @@ func (r *Reader) children(ctx context.Context, part []tree.Placed, lost Lost) ([
 			out = append(out, stood{child, place})
 			continue
 		}
-		from := place.From()
 		if lost == nil {
-			return nil, inTree(from, bad[i])
+			return nil, inTree(place.From(), bad[i])
 		}
-		if err := lost(from, bad[i]); err != nil {
+		if err := lost(SpanOf(place), bad[i]); err != nil {
 			return nil, err
 		}
 	}

@@ -244,11 +244,14 @@ func (w *World) Commit(source string, t tripod.SourceType, root seal.Ref, label 
 // Snapshot stores files and commits them under the path they were protected by.
 func (w *World) Snapshot(path string, files []File, sizes Sizes) *snapshot.Record {
 	w.TB.Helper()
-	var size int64
+	var count, size int64
 	for i := range files {
 		size += int64(len(files[i].Data))
+		if files[i].Type != tree.Dir {
+			count++
+		}
 	}
-	return w.Commit(path, tripod.Files, w.Tree(files, sizes), snapshot.Label{Host: "host", Paths: []string{path}, Files: int64(len(files)), Bytes: size})
+	return w.Commit(path, tripod.Files, w.Tree(files, sizes), snapshot.Label{Host: "host", Paths: []string{path}, Files: count, Bytes: size})
 }
 
 func (w *World) check(err error) {

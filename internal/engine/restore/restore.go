@@ -100,6 +100,12 @@ type Report struct {
 	Blocked   int64 // of Conflicts, what no rule replaces: a folder where a file belongs, or anything else where a folder does
 	Failed    int64 // files and folders that could not be restored; damaged ones included
 	Warnings  int64 // all that was told as a warning, conflicts and failures included
+	// Unread are the stretches of the tree that cannot be read; the first. The
+	// names in them are not known, only how many files a whole snapshot of Total
+	// files has beyond those that are: Unlisted, counted in Failed. Both are 0
+	// when only a part of the snapshot was asked for, or nothing is unread.
+	Unread          []blobs.Span
+	Total, Unlisted int64
 	// Damaged are the first paths whose stored data is damaged or lost.
 	Damaged []string
 	// Partial are those of them of which a part could be read; the first.
@@ -162,11 +168,18 @@ func newJob(r vault.Reader, snap catalog.Snapshot, o Options) *job {
 const fetchers = 2
 
 func (j *job) files(ctx context.Context) error {
-	entry, err := catalog.Locate(ctx, j.blobs, &j.snap, j.Path)
-	if err != nil {
-		return err
+	entry, located := catalog.Locate(ctx, j.blobs, &j.snap, j.Path)
+	base, single := j.snap.Base()
+	if located != nil {
+		if j.Path != "" || !blobs.Damage(located) || ctx.Err() != nil {
+			return located
+		}
+		// The entry of the protected folder is lost, which need not cost what is in it.
+		entry = &tree.Entry{Type: tree.Dir}
+		entry.Parent, entry.Name = tree.SplitPath(base)
 	}
-	w := &walker{job: j, win: newWindow()}
+	w := &walker{job: j, win: newWindow(), blind: located != nil}
+	w.whole = entry.Path() == "" || single && entry.Path() == base
 	top, err := j.openTop(entry, w)
 	if err != nil {
 		return err
@@ -196,6 +209,10 @@ func (j *job) files(ctx context.Context) error {
 		})
 	}
 	err = g.Wait()
+	if err == nil && located != nil && len(j.report.Unread) == 0 {
+		err = located // it is no damage: the snapshot does not have what it should
+	}
+	w.countUnlisted()
 	if err == nil {
 		j.meter.Phase(run.Finish)
 		err = j.makeLinks(ctx)
@@ -229,7 +246,7 @@ func (j *job) openTop(entry *tree.Entry, w *walker) (*folder, error) {
 			return nil, durable.Classify(err, "make folder", j.To)
 		}
 		top.made = true
-		if w.contents && entry.Name != "" {
+		if w.contents && entry.Name != "" && !w.blind {
 			top.entry = entry
 		}
 		if top.entry == nil { // ours to choose: as any new folder

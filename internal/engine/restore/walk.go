@@ -3,18 +3,24 @@ package restore
 import (
 	"context"
 	"runtime"
+	"slices"
 	"strings"
 
 	"tripod/internal/core/tree"
 	"tripod/internal/core/tripod"
 	"tripod/internal/driver/durable"
+	"tripod/internal/engine/blobs"
 )
 
 // walker goes through a snapshot's tree in order, makes folders, links and
 // special files at once, and puts files into windows.
 type walker struct {
 	*job
-	contents bool // what is in the entry goes into the target, not the entry
+	contents bool            // what is in the entry goes into the target, not the entry
+	whole    bool            // all of the snapshot is asked for
+	blind    bool            // the entry itself is lost
+	known    int64           // files that were met
+	refused  map[string]bool // folders of lost entries that could not be made
 	stack    []*folder
 	win      *window
 	send     func(*window) error
@@ -37,10 +43,7 @@ func (w *walker) run(ctx context.Context, top *folder, entry *tree.Entry, send f
 				}
 			}
 			return ctx.Err()
-		}, func(from string, err error) error {
-			// What is below is not known, so it cannot be named one by one.
-			return w.fail("/"+from, tripod.Errorf(tripod.Corrupt, "what follows is not known: %w", err))
-		})
+		}, w.unread)
 		if err != nil {
 			return err
 		}
@@ -51,8 +54,39 @@ func (w *walker) run(ctx context.Context, top *folder, entry *tree.Entry, send f
 	return w.flush()
 }
 
+// unread notes a stretch of the tree that is lost. What is in it is not known, so
+// it cannot be named one by one.
+func (w *walker) unread(what blobs.Span, err error) error {
+	from := "/" + what.From
+	w.count(func(r *Report) {
+		if len(r.Unread) < mostListed {
+			r.Unread = append(r.Unread, what)
+		}
+	})
+	until := ""
+	if what.Until != "" {
+		until = " up to /" + what.Until
+	}
+	return w.fail(from, tripod.Errorf(tripod.Corrupt, "what follows%s is not known: %w", until, err))
+}
+
+// countUnlisted tells how many files the lost stretches of the tree hold.
+func (w *walker) countUnlisted() {
+	l := w.snap.Label
+	w.count(func(r *Report) {
+		if len(r.Unread) == 0 || !w.whole || l == nil {
+			return
+		}
+		r.Total, r.Unlisted = l.Files, max(0, l.Files-w.known)
+		r.Failed += max(0, r.Unlisted-int64(len(r.Unread))) // each of which counts as one
+	})
+}
+
 // entry restores one entry or plans it.
 func (w *walker) entry(ctx context.Context, e *tree.Entry) error {
+	if e.Type != tree.Dir {
+		w.known++
+	}
 	dir := w.enter(e.Parent)
 	if dir == nil {
 		return nil // its folder could not be made, and that was told
@@ -124,11 +158,50 @@ func (w *walker) enter(path string) *folder {
 			top.subs = top.subs[1:]
 		}
 		if len(top.subs) == 0 || top.subs[0].name != name {
-			return nil
+			if !w.orphaned(top, name) {
+				return nil
+			}
 		}
 		w.stack = append(w.stack, top.subs[0])
 		top.subs = top.subs[1:]
 	}
+}
+
+// orphaned makes a folder whose own entry is lost but not all that is in it, for
+// its owner alone, and puts it first among dir's. It reports whether it could.
+func (w *walker) orphaned(dir *folder, name string) bool {
+	path := tree.Join(dir.tree, name)
+	w.mu.Lock()
+	lost := slices.ContainsFunc(w.report.Unread, func(s blobs.Span) bool { return s.Has(path) })
+	w.mu.Unlock()
+	if !lost || w.refused[path] {
+		return false
+	}
+	n := len(dir.subs)
+	err := tree.ValidName(name)
+	if err == nil {
+		err = badName(name)
+	}
+	if err == nil {
+		var there *info
+		if there, err = w.look(dir, name); err == nil {
+			err = w.folder(dir, &tree.Entry{Parent: dir.tree, Name: name, Type: tree.Dir}, there)
+		}
+	}
+	if err != nil {
+		_ = w.fail("/"+path, err) // when it must end the restore, what comes next does so too
+	}
+	if len(dir.subs) == n {
+		if w.refused == nil {
+			w.refused = map[string]bool{}
+		}
+		w.refused[path] = true
+		return false
+	}
+	f := dir.subs[n]
+	f.entry = nil
+	dir.subs = slices.Insert(dir.subs[:n], 0, f)
+	return true
 }
 
 // leave ends the walk's hold on the innermost folder and its unvisited ones.

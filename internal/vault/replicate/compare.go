@@ -177,7 +177,9 @@ type Nothing struct{}
 
 var _ vault.Source = Nothing{}
 
-func (Nothing) lacks(what string) error { return tripod.Errorf(tripod.NotFound, "%s: is not there", what) }
+func (Nothing) lacks(what string) error {
+	return tripod.Errorf(tripod.NotFound, "%s: is not there", what)
+}
 
 // Get implements vault.Reader.
 func (n Nothing) Get(_ context.Context, ids []tripod.ID, _ func(int, []byte) error, onError func(int, error) error) error {

@@ -14,6 +14,7 @@ import (
 
 	"tripod/internal/cli/terminal"
 	"tripod/internal/core/seal"
+	"tripod/internal/core/snapshot"
 	"tripod/internal/core/tripod"
 	"tripod/internal/driver/source"
 	"tripod/internal/engine/backup"
@@ -177,6 +178,10 @@ func (a *app) backup(ctx context.Context, f *backupFlags, paths []string) (err e
 	report, err := o.backUp(ctx, f, paths, backup.Options{
 		Keys: keys, Vault: session, CacheDir: filepath.Join(o.cache, "sources"), Host: hostname(), Tags: f.tags,
 		Program: "tripod " + a.env.Version, Now: time.Now(), DryRun: f.dryRun, Warnings: new(backup.Warnings),
+		Seen: func(s tripod.SourceID) (uint64, snapshot.Hash) {
+			h := before.Seen(keyring.Chain{Machine: keys.Machine, Source: s})
+			return h.Seq, h.Hash
+		},
 	})
 	a.StopProgress()
 	if err := errors.Join(err, session.Close()); err != nil {

@@ -15,8 +15,10 @@ package backup
 
 import (
 	"context"
+	"crypto/ed25519"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -37,9 +39,9 @@ import (
 type Vault interface {
 	vault.Writer
 	catalog.Grants
-	// Head gives the newest encoded record of a machine and source, nil when
-	// there is none.
-	Head(ctx context.Context, machine tripod.MachineID, source tripod.SourceID) ([]byte, error)
+	// Head gives the number of the newest record of a machine and source, 0 when
+	// there is none, and its bytes, none when these cannot be read.
+	Head(ctx context.Context, machine tripod.MachineID, source tripod.SourceID) (seq uint64, record []byte, err error)
 }
 
 // Options say who backs up what into which vault.
@@ -51,6 +53,9 @@ type Options struct {
 	Paths    []string // what the snapshot is of, as people name it: absolute paths, a disk, a stream
 	Tags     []string
 	Program  string // name and version of the program, for the label
+	// Seen is what this machine remembers of a source's newest record: its number
+	// and hash. It lets a snapshot follow one that was damaged since. May be nil.
+	Seen     func(tripod.SourceID) (seq uint64, hash snapshot.Hash)
 	Now      time.Time
 	DryRun   bool       // find out what would be read; write nothing
 	Level    seal.Level // Auto: Small for disks, Fast for all else
@@ -154,7 +159,7 @@ func (s *session) holdsRoot(ctx context.Context, root *seal.Ref) (bool, error) {
 // commit makes the snapshot. All blobs must have been flushed.
 func (s *session) commit(ctx context.Context, root seal.Ref) error {
 	s.meter.phase(run.Finish)
-	head, err := s.Vault.Head(ctx, s.Keys.Machine, s.source)
+	last, err := s.last(ctx)
 	if err != nil {
 		return err
 	}
@@ -167,14 +172,7 @@ func (s *session) commit(ctx context.Context, root seal.Ref) error {
 		Time: s.Now, SizeClass: snapshot.Class(r.Bytes), AddedClass: snapshot.Class(r.Stored),
 		Label: seal.SealLabel(&root, label.Marshal()),
 	}
-	if head != nil {
-		last, err := snapshot.ParseRecord(head)
-		if err != nil {
-			return err
-		}
-		rec.Key.Seq, rec.Prev = last.Key.Seq, snapshot.HashOf(head)
-	}
-	rec.Key.Seq++
+	rec.Key.Seq, rec.Prev = last.seq+1, last.hash
 	encoded := rec.Sign(s.Keys.Sign)
 	grant, err := catalog.Grant(s.Keys, rec.Key, &root)
 	if err != nil {
@@ -186,12 +184,67 @@ func (s *session) commit(ctx context.Context, root seal.Ref) error {
 	hash := snapshot.HashOf(encoded)
 	r.Key, r.Hash = rec.Key, hex.EncodeToString(hash[:])
 	r.ID = r.Hash[:8]
-	if head != nil {
-		if err := catalog.Regrant(ctx, s.Vault, s.Keys, head, &s.base, &root); err != nil {
+	if last.damage != nil {
+		s.Warnings.add("", last.damage)
+	}
+	if last.encoded != nil {
+		if err := catalog.Regrant(ctx, s.Vault, s.Keys, last.encoded, &s.base, &root); err != nil {
 			s.Warnings.add("", err)
 		}
 	}
+	if s.Now.Before(last.time.Add(-clockSlack)) {
+		s.Warnings.add("", tripod.Errorf(tripod.Conflict, "the last snapshot was made at %s, by a clock that ran ahead of this one, which says %s",
+			last.time.UTC().Format(timeFormat), s.Now.UTC().Format(timeFormat)).
+			WithHint("set this machine's clock; the order of its snapshots is right all the same, but times shown, and how long a policy keeps them, are not"))
+	}
 	return nil
+}
+
+const (
+	clockSlack = time.Minute // by which a clock may be set back without a word
+	timeFormat = "2006-01-02 15:04 UTC"
+)
+
+// head is what the next record of a source follows.
+type head struct {
+	seq     uint64
+	hash    snapshot.Hash
+	time    time.Time
+	encoded []byte // nil when there is none that is whole
+	damage  error  // what is wrong with it
+}
+
+// last looks at the newest record. After one that is damaged the chain goes on
+// with what this machine remembers of it: should it come back whole from another
+// copy, it fits, and until then readers see that it is missing.
+func (s *session) last(ctx context.Context) (h head, err error) {
+	seq, encoded, err := s.Vault.Head(ctx, s.Keys.Machine, s.source)
+	if err != nil || seq == 0 {
+		return head{}, err
+	}
+	key, _ := s.Keys.Sign.Public().(ed25519.PublicKey) // seal makes no others
+	r, err := snapshot.VerifyRecord(encoded, &snapshot.Certificate{Company: s.Keys.Company.ID, Machine: s.Keys.Machine, Key: key})
+	k := snapshot.Key{Machine: s.Keys.Machine, Source: s.source, Seq: seq}
+	switch {
+	case err == nil && r.Key == k:
+		return head{seq: seq, hash: snapshot.HashOf(encoded), time: r.Time, encoded: encoded}, nil
+	case err == nil:
+		err = tripod.Errorf(tripod.Corrupt, "snapshot record: lies under another name than its own")
+	case !errors.Is(err, tripod.Corrupt) && !errors.Is(err, tripod.Denied):
+		return head{}, fmt.Errorf("%s: %w", vault.RecordName(k), err)
+	}
+	h = head{seq: seq}
+	var seen uint64
+	if s.Seen != nil {
+		seen, h.hash = s.Seen(s.source)
+	}
+	if seen != seq {
+		return head{}, tripod.Errorf(tripod.Corrupt, "%s: the record of the last snapshot is damaged, and this machine does not remember it: %w", vault.RecordName(k), err).
+			WithHint("get this file from another copy of the vault; without one, move this machine's keys away, which its next backup replaces: it then asks for the passphrase, and starts anew")
+	}
+	h.damage = tripod.Errorf(tripod.Corrupt, "%s: the record of the last snapshot is damaged, which cannot be restored; the new one stands behind it: %w", vault.RecordName(k), err).
+		WithHint("get this file from another copy of the vault, if there is one, and look at the disk that damaged it")
+	return h, nil
 }
 
 // finish fills in what is known at the end and waits for what is under way.

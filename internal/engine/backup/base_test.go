@@ -3,7 +3,9 @@ package backup_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -123,5 +125,73 @@ func TestTheSnapshotStandsWithoutTheLookAtTheLast(t *testing.T) {
 	}
 	if r := w.backup(); r.ID == "" || r.Skipped != 1 {
 		t.Errorf("%+v", r)
+	}
+}
+
+// A record that was damaged is not the end: what this machine remembers of it
+// joins the next one to it, and readers see what is missing until it is back.
+func TestABackupGoesOnBehindADamagedRecord(t *testing.T) {
+	for name, spoil := range map[string]func([]byte) []byte{
+		"emptied":        func([]byte) []byte { return []byte{} },
+		"noise":          func([]byte) []byte { return []byte("noise") },
+		"another's sign": func(p []byte) []byte { p[len(p)-1] ^= 1; return p },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.write("file", []byte("x"))
+			w.backup()
+			second := w.backup()
+			record := vault.RecordName(second.Key)
+			whole := bytes.Clone(w.Vault.Docs[record])
+			w.Vault.Docs[record] = spoil(bytes.Clone(whole))
+			if _, err := w.try(context.Background()); !errors.Is(err, tripod.Corrupt) || !strings.HasPrefix(err.Error(), record) || tripod.HintOf(err) == "" {
+				t.Fatalf("not remembered: %v", err)
+			}
+			w.seen = func(s tripod.SourceID) (uint64, snapshot.Hash) {
+				return map[tripod.SourceID]uint64{second.Key.Source: second.Key.Seq}[s], snapshot.HashOf(whole)
+			}
+			if r := w.backup(); r.Key.Seq != 3 || r.Skipped != 1 {
+				t.Fatalf("%+v", r)
+			}
+			if r := w.backup(); r.Key.Seq != 4 || r.Skipped != 0 {
+				t.Fatalf("the next: %+v", r)
+			}
+			c, err := catalog.Open(context.Background(), w.Vault, w.Keys)
+			if err != nil || len(c.Snapshots()) != 3 || len(c.Problems()) == 0 {
+				t.Errorf("%d snapshots, problems %v, %v", len(c.Snapshots()), c.Problems(), err)
+			}
+			w.Vault.Docs[record] = whole
+			if c, err = catalog.Open(context.Background(), w.Vault, w.Keys); err != nil || len(c.Snapshots()) != 4 || len(c.Problems()) != 0 {
+				t.Errorf("back again: %d snapshots, problems %v, %v", len(c.Snapshots()), c.Problems(), err)
+			}
+		})
+	}
+}
+
+// A record of a newer format is not damaged, and nothing is put behind it.
+func TestANewerRecordIsLeftAlone(t *testing.T) {
+	w := newWorld(t)
+	w.write("file", []byte("x"))
+	name := vault.RecordName(w.backup().Key)
+	at := bytes.IndexByte(w.Vault.Docs[name], snapshot.Version)
+	w.Vault.Docs[name][at]++
+	w.seen = func(tripod.SourceID) (uint64, snapshot.Hash) { return 1, snapshot.Hash{1} }
+	if _, err := w.try(context.Background()); !errors.Is(err, tripod.Invalid) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestAClockThatRanBackIsTold(t *testing.T) {
+	w := newWorld(t)
+	w.write("file", []byte("x"))
+	w.backup()
+	for _, x := range []struct {
+		by   time.Duration
+		want int64
+	}{{-90 * time.Second, 0}, {-10 * time.Minute, 1}, {0, 0}} { // options adds a minute
+		w.now = w.now.Add(x.by)
+		if r := w.backup(); r.Skipped != x.want {
+			t.Errorf("by %v: %d warnings", x.by, r.Skipped)
+		}
 	}
 }

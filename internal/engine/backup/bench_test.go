@@ -9,6 +9,7 @@ import (
 
 	"tripod/internal/core/frame"
 	"tripod/internal/core/seal"
+	"tripod/internal/core/snapshot"
 	"tripod/internal/core/tripod"
 	"tripod/internal/driver/source/disk"
 	"tripod/internal/driver/source/files"
@@ -70,8 +71,11 @@ func (s *sink) PutDocument(context.Context, string, []byte) error { return nil }
 
 func (s *sink) RemoveDocument(context.Context, string) error { return nil }
 
-func (s *sink) Head(context.Context, tripod.MachineID, tripod.SourceID) ([]byte, error) {
-	return s.head, nil
+func (s *sink) Head(context.Context, tripod.MachineID, tripod.SourceID) (seq uint64, record []byte, err error) {
+	if r, err := snapshot.ParseRecord(s.head); err == nil {
+		seq = r.Key.Seq
+	}
+	return seq, s.head, nil
 }
 
 func machineKeys(tb testing.TB) *seal.MachineKeys {

@@ -37,6 +37,7 @@ type world struct {
 	puts  int  // blobs put
 	fresh bool // files are read shortly after they changed
 	fail  func(op string) error
+	seen  func(tripod.SourceID) (uint64, snapshot.Hash)
 }
 
 func newWorld(t testing.TB) *world {
@@ -114,7 +115,7 @@ func (w *world) Commit(_ context.Context, record []byte, grants [][]byte) error 
 	return nil
 }
 
-func (w *world) Head(_ context.Context, m tripod.MachineID, s tripod.SourceID) ([]byte, error) {
+func (w *world) Head(_ context.Context, m tripod.MachineID, s tripod.SourceID) (uint64, []byte, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var last string
@@ -124,7 +125,8 @@ func (w *world) Head(_ context.Context, m tripod.MachineID, s tripod.SourceID) (
 			last = max(last, name)
 		}
 	}
-	return w.Vault.Docs[last], nil
+	k, _ := vault.ParseKeyPath(strings.TrimPrefix(last, vault.RecordPrefix))
+	return k.Seq, w.Vault.Docs[last], nil
 }
 
 func (w *world) Documents(ctx context.Context, prefix string, fn func(string, []byte) error) error {
@@ -152,7 +154,7 @@ func (w *world) options(warnings *backup.Warnings, paths ...string) backup.Optio
 	w.now = w.now.Add(time.Minute)
 	o := backup.Options{
 		Keys: w.Machine.MachineKeys, Vault: w, CacheDir: w.cache, Host: "here", Paths: paths, Program: "test",
-		Now: w.now, Warnings: warnings,
+		Now: w.now, Warnings: warnings, Seen: w.seen,
 	}
 	if !w.fresh {
 		// An hour on, so that no file's last change is too fresh to be trusted.

@@ -570,3 +570,24 @@ func TestAnOlderKeyringThatComesBackIsTold(t *testing.T) {
 	clear(l.s)
 	l.wants("none", "keyring is missing")
 }
+
+// Of a newest record that is damaged, the owner's word makes nothing known.
+func TestAcceptingKeepsWhatIsKnownOfADamagedRecord(t *testing.T) {
+	l, h := newLooker(t)
+	h.put(1, 1)
+	l.wants("first look")
+	second := h.put(2, 2)
+	kept := h.s[second]
+	h.s[second] = []byte{}
+	l.memory.Accept(l.wants("damaged, and never seen whole"))
+	l.wants("accepted")
+	h.s[second] = kept
+	l.wants("mended")
+	h.s[second] = []byte("damaged")
+	l.memory.Accept(l.wants("damaged, and seen before"))
+	if got := l.memory.Heads[Chain{h.m.Machine, tripod.SourceID{1}}]; got.Seq != 2 || got.Hash != snapshot.HashOf(kept) {
+		t.Errorf("remembers %+v", got)
+	}
+	delete(h.s, second)
+	l.wants("gone", "up to number 1, but this machine has seen number 2, made 1970-01-01 00:00 UTC")
+}

@@ -218,5 +218,17 @@ func (m *Memory) Merge(v *View) (changed bool) {
 }
 
 // Accept makes a view all that is remembered: the owner knows why there is less
-// than there was.
-func (m *Memory) Accept(v *View) { *m = *v.now }
+// than there was. A newest record that is damaged is remembered as it was before.
+func (m *Memory) Accept(v *View) {
+	for c, h := range v.now.Heads {
+		if h.Hash != (snapshot.Hash{}) {
+			continue
+		}
+		if old, ok := m.Heads[c]; ok && old.Seq <= h.Seq {
+			v.now.Heads[c] = old
+			continue
+		}
+		delete(v.now.Heads, c)
+	}
+	*m = *v.now
+}

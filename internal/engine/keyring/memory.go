@@ -245,6 +245,10 @@ func NewWatch(ctx context.Context, r Documents, d *snapshot.Descriptor, config, 
 	return w, err
 }
 
+// Seen gives the newest snapshot of a chain that this machine remembers, the zero
+// Head when it remembers none.
+func (w *Watch) Seen(c Chain) Head { return w.memory.Heads[c] }
+
 // Keep remembers what is new in the vault.
 func (w *Watch) Keep() error {
 	if !w.memory.Merge(w.View) {

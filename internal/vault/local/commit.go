@@ -35,7 +35,7 @@ func (s *Session) Commit(ctx context.Context, record []byte, grants [][]byte) er
 	if _, err := snapshot.VerifyRecord(record, c); err != nil {
 		return err
 	}
-	if err := s.v.notShredded(ctx, r.Key.Machine); err != nil {
+	if err := s.v.Shredded(ctx, r.Key.Machine); err != nil {
 		return err
 	}
 	done, err := s.checkChain(ctx, r, record, c)
@@ -67,7 +67,9 @@ func (s *Session) Commit(ctx context.Context, record []byte, grants [][]byte) er
 }
 
 // checkChain checks that the record follows the newest one; done tells that it
-// is there already.
+// is there already. After a damaged record the next one is taken whatever it says
+// of the one before, since its machine may know it: readers see that one is
+// missing, and whether it fits should it come back.
 func (s *Session) checkChain(ctx context.Context, r *snapshot.Record, encoded []byte, c *snapshot.Certificate) (done bool, err error) {
 	there, err := readWhole(ctx, s.v.store, vault.RecordName(r.Key), -1)
 	switch {
@@ -76,19 +78,26 @@ func (s *Session) checkChain(ctx context.Context, r *snapshot.Record, encoded []
 	case err != nil && !errors.Is(err, tripod.NotFound):
 		return false, err
 	}
-	head, err := s.v.Head(ctx, r.Key.Machine, r.Key.Source)
+	seq, head, err := s.v.Head(ctx, r.Key.Machine, r.Key.Source)
 	if err != nil {
 		return false, err
 	}
-	if head == nil {
+	if seq == 0 {
 		return false, snapshot.Chain(nil, snapshot.Hash{}, r)
 	}
 	last, err := snapshot.VerifyRecord(head, c)
-	if err != nil {
-		return false, tripod.Errorf(tripod.Corrupt, "newest record of machine %.8s: %w", r.Key.Machine, err).
-			WithHint("get the record from another copy of this vault")
+	if err == nil && last.Key.Seq == seq {
+		return false, snapshot.Chain(last, snapshot.HashOf(head), r)
 	}
-	return false, snapshot.Chain(last, snapshot.HashOf(head), r)
+	if errors.Is(err, tripod.Invalid) {
+		return false, err // of a newer format
+	}
+	if r.Key.Seq == seq+1 && r.Prev != (snapshot.Hash{}) {
+		return false, nil
+	}
+	k := snapshot.Key{Machine: r.Key.Machine, Source: r.Key.Source, Seq: seq}
+	return false, tripod.Errorf(tripod.Corrupt, "%s: the newest record of this source is damaged, and this one does not follow it", vault.RecordName(k)).
+		WithHint("get the record from another copy of this vault")
 }
 
 // checkRoot checks that the root and all below it is there.
@@ -286,7 +295,7 @@ func (s *Session) checkFurtherGrant(ctx context.Context, name string, content []
 	if _, err := s.v.store.Head(ctx, vault.RecordName(k)); err != nil {
 		return err
 	}
-	if err := s.v.notShredded(ctx, k.Machine); err != nil {
+	if err := s.v.Shredded(ctx, k.Machine); err != nil {
 		return err
 	}
 	c, err := s.v.certificate(ctx, k.Machine)

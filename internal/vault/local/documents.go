@@ -88,20 +88,29 @@ func (v *Vault) readDocuments(ctx context.Context, infos []store.Info, fn func(s
 	return nil
 }
 
-// Head gives the newest record of a machine's source as encoded, nil when there
-// is none.
-func (v *Vault) Head(ctx context.Context, machine tripod.MachineID, source tripod.SourceID) ([]byte, error) {
+// Head gives the newest record of a machine's source as encoded, and the number
+// that its name says: 0 when there is none. Of a record that cannot be read the
+// content is empty.
+func (v *Vault) Head(ctx context.Context, machine tripod.MachineID, source tripod.SourceID) (seq uint64, encoded []byte, err error) {
 	var last store.Info
-	err := v.store.List(ctx, vault.ChainPrefix(machine, source), func(i store.Info) error {
+	err = v.store.List(ctx, vault.ChainPrefix(machine, source), func(i store.Info) error {
 		if vault.Documented(i.Name) {
 			last = i
 		}
 		return nil
 	})
 	if err != nil || last.Name == "" {
-		return nil, err
+		return 0, nil, err
 	}
-	return readWhole(ctx, v.store, last.Name, last.Size)
+	k, ok := vault.ParseKeyPath(strings.TrimPrefix(last.Name, vault.RecordPrefix))
+	if !ok {
+		return 0, nil, tripod.Errorf(tripod.Corrupt, "%s: names no snapshot", last.Name)
+	}
+	encoded, err = readWhole(ctx, v.store, last.Name, last.Size)
+	if err = v.judge(ctx, last.Name, err); errors.Is(err, tripod.Corrupt) {
+		return k.Seq, nil, nil
+	}
+	return k.Seq, encoded, err
 }
 
 // certificate reads a machine's certificate and checks that the company

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/goleak"
 
 	"tripod/internal/core/frame"
+	"tripod/internal/core/snapshot"
 	"tripod/internal/core/tripod"
 	"tripod/internal/driver/store"
 	"tripod/internal/driver/store/mem"
@@ -112,12 +113,44 @@ func TestFirstSteps(t *testing.T) {
 
 	other := open(t, s, t.TempDir())
 	readBack(t, other, root, a)
-	head, err := other.Head(t.Context(), m.ID, w.Source(1))
-	if err != nil || !bytes.Equal(head, record) {
+	seq, head, err := other.Head(t.Context(), m.ID, w.Source(1))
+	if err != nil || seq != 1 || !bytes.Equal(head, record) {
 		t.Errorf("head: %x %v", head, err)
 	}
 	stats, err := other.Stats(t.Context())
 	if err != nil || stats.Packs != 2 || stats.Blobs != 4 || stats.Records != 1 {
 		t.Errorf("stats: %+v %v", stats, err)
+	}
+}
+
+// A damaged newest record does not end its source's chain for good, and the next
+// one takes its own number.
+func TestAChainGoesOnBehindADamagedRecord(t *testing.T) {
+	for name, spoil := range map[string]func([]byte) []byte{
+		"emptied":        func([]byte) []byte { return nil },
+		"noise":          func([]byte) []byte { return []byte("noise") },
+		"another's sign": func(p []byte) []byte { p[len(p)-1] ^= 1; return p },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := vaulttest.NewWorld(1)
+			s := newVault(t, w)
+			session := begin(t, open(t, s, t.TempDir()))
+			root, m := w.Node(tripod.Tree), w.Machine(1)
+			put(t, session, root)
+			must(t, session.PutDocument(t.Context(), vault.CertificateName(m.ID), m.Certificate))
+			commit := func(record []byte) error { return session.Commit(t.Context(), record, m.Grants(record)) }
+			first := m.Record(w.Source(1), nil, root.ID, nil)
+			must(t, commit(first))
+			r, err := snapshot.ParseRecord(first)
+			must(t, err)
+			must(t, s.Delete(t.Context(), vault.RecordName(r.Key)))
+			must(t, s.Put(t.Context(), vault.RecordName(r.Key), spoil(bytes.Clone(first))))
+			second := m.Record(w.Source(1), first, root.ID, nil)
+			wantKind(t, "in its place", commit(m.Record(w.Source(1), nil, root.ID, nil)), tripod.Corrupt)
+			wantKind(t, "with a number left out", commit(m.Record(w.Source(1), second, root.ID, nil)), tripod.Corrupt)
+			wantKind(t, "after nothing", commit(m.Record(w.Source(1), first, root.ID, func(r *snapshot.Record) { r.Prev = snapshot.Hash{} })), tripod.Corrupt)
+			must(t, commit(second))
+			must(t, commit(m.Record(w.Source(1), second, root.ID, nil)))
+		})
 	}
 }

@@ -157,7 +157,7 @@ func (s *Session) alive(ctx context.Context) error {
 }
 
 // Head gives the newest record of a machine's source; see Vault.Head.
-func (s *Session) Head(ctx context.Context, machine tripod.MachineID, source tripod.SourceID) ([]byte, error) {
+func (s *Session) Head(ctx context.Context, machine tripod.MachineID, source tripod.SourceID) (seq uint64, encoded []byte, err error) {
 	return s.v.Head(ctx, machine, source)
 }
 

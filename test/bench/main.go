@@ -9,9 +9,10 @@
 //	go run ./test/bench -tools restic,kopia   the peers alone
 //
 // Sections: startup (the bare command), tree (a source tree of some 78,600
-// files), image (an ext4 image of that tree), million (a million tiny files)
-// and flat (memory while 1 GB and 20 GB come through standard input). The goals
-// of the last two are absolute: they measure Tripod alone unless -all asks for
+// files), image (an ext4 image of that tree), million (a million tiny files),
+// collect (ten million blobs, half of which nothing needs) and flat (memory while
+// 1 GB and 20 GB come through standard input). The goals of the last three are
+// absolute: they measure Tripod alone unless -all asks for
 // the peers' minutes, too.
 //
 // All is read from and written to a fresh directory in memory (/dev/shm), which
@@ -73,11 +74,14 @@ type options struct {
 	dir      string   // where the private directory is made
 	tripod   string   // a ready binary; empty to build one
 	json     string   // file that also gets the report
+	blobs    int      // of the section collect
 	all      bool     // peers in the sections with absolute goals, too
 }
 
 // sectionNames returns all sections in the order in which they run.
-func sectionNames() []string { return []string{"startup", "tree", "image", "million", "flat"} }
+func sectionNames() []string {
+	return []string{"startup", "tree", "image", "million", "collect", "flat"}
+}
 
 // parse reads the command line. The error says what is wrong with it.
 func parse(args []string) (options, error) {
@@ -93,6 +97,7 @@ func parse(args []string) (options, error) {
 	f.IntVar(&o.runs, "runs", 3, "how often tree and image are measured; the median is printed")
 	f.StringVar(&o.tree, "tree", "", "copy this `directory` as the source tree instead of the Linux 6.1 source")
 	f.IntVar(&o.generate, "generate", 0, "generate a source tree of `n` files instead of the Linux 6.1 source")
+	f.IntVar(&o.blobs, "blobs", 10_000_000, "make so many `blobs` in the section collect")
 	f.StringVar(&o.dir, "dir", "/dev/shm", "where the private `directory` is made, removed at the end")
 	f.StringVar(&o.tripod, "tripod", "", "measure this `binary` instead of building ./cmd/tripod")
 	f.StringVar(&o.json, "json", "", "write the report to this `file`, too")
@@ -128,7 +133,7 @@ func choose(only string, million, flat, all bool) []string {
 	}
 	s := []string{"startup", "tree", "image"}
 	if million {
-		s = append(s, "million")
+		s = append(s, "million", "collect")
 	}
 	if flat {
 		s = append(s, "flat")
@@ -197,6 +202,8 @@ func (b *bench) section(ctx context.Context, name string) (section, error) {
 		return b.image(ctx)
 	case "million":
 		return b.million(ctx)
+	case "collect":
+		return b.collection(ctx)
 	default:
 		return b.flat(ctx)
 	}

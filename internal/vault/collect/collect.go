@@ -21,6 +21,7 @@ package collect
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 
 	"tripod/internal/core/run"
@@ -92,6 +93,10 @@ type collection struct {
 	doomed  *entryFile               // copies to condemn
 	again   []index.Entry            // copies that were condemned and are needed
 	packs   map[uint32]*usage
+	moves   uint64 // of the index when what follows was true
+	dead    places // condemned copies
+	spare   places // further copies of what is needed
+	suspect places // damaged ones
 	event   run.Event
 }
 
@@ -99,6 +104,18 @@ type collection struct {
 type usage struct {
 	live, dead int64
 	rows       int
+}
+
+// places are where copies lie, in ascending order.
+type places []uint64
+
+func placeOf(pack, offset uint32) uint64 { return uint64(pack)<<32 | uint64(offset) }
+
+func (p *places) add(e *index.Entry) { *p = append(*p, placeOf(e.Pack, e.Offset)) }
+
+func (p places) has(pack, offset uint32) bool {
+	_, found := slices.BinarySearch(p, placeOf(pack, offset))
+	return found
 }
 
 // one run at a time in a process; other processes are kept out by Hold.

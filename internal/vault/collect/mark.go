@@ -155,6 +155,9 @@ func (l *ledger) entry(e *index.Entry, counted bool) error {
 	}
 	u := l.c.packs[e.Pack]
 	u.rows++
+	if e.Suspect {
+		l.c.suspect.add(e)
+	}
 	switch {
 	case !needed:
 		u.dead += int64(e.Len)
@@ -163,6 +166,8 @@ func (l *ledger) entry(e *index.Entry, counted bool) error {
 	case !again:
 		u.live += int64(e.Len)
 		l.c.report.Live += int64(e.Len)
+	default:
+		l.c.spare.add(e)
 	}
 	if e.Condemned {
 		l.c.again = append(l.c.again, *e)
@@ -240,7 +245,14 @@ func (c *collection) condemn(ctx context.Context) error {
 		if err := c.idx.Acquit(c.again); err != nil {
 			return err
 		}
-		return c.condemnUnless(ctx, newly, late)
+		if err := c.condemnUnless(ctx, newly, late); err != nil {
+			return err
+		}
+		c.moves = c.idx.Moves()
+		for _, p := range []places{c.dead, c.spare, c.suspect} {
+			slices.Sort(p)
+		}
+		return nil
 	})
 }
 
@@ -296,6 +308,9 @@ func (c *collection) condemnUnless(ctx context.Context, newly []bool, late bool)
 	flush := func() error {
 		err := c.idx.Condemn(batch)
 		c.report.Condemned += int64(len(batch))
+		for i := range batch {
+			c.dead.add(&batch[i])
+		}
 		batch = batch[:0]
 		return err
 	}

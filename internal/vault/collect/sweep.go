@@ -243,8 +243,37 @@ type state struct {
 	elsewhere bool // a pack that stays holds the same bytes
 }
 
-// states looks the rows of a pack up.
+// states gives what is known of the rows of a pack. Nodes are few, and their
+// closed bits count: they are looked up, as are all when some have changed.
 func (w *sweeper) states(ordinal uint32, rows []frame.Row) ([]state, error) {
+	if u := w.packs[ordinal]; w.moves == w.idx.Moves() && u != nil && u.rows == len(rows) && !rows[0].Kind.Node() {
+		return w.remembered(ordinal, rows)
+	}
+	return w.lookUp(ordinal, rows)
+}
+
+// remembered gives the states as the mark left them.
+func (w *sweeper) remembered(ordinal uint32, rows []frame.Row) ([]state, error) {
+	states := make([]state, len(rows))
+	for i := range rows {
+		r, s := &rows[i], &states[i]
+		offset := uint32(r.Offset)
+		s.row = index.Entry{ID: r.ID, Sum: r.Sum, Pack: ordinal, Offset: offset, Len: uint32(r.Len), Kind: r.Kind}
+		s.known, s.needed = true, !w.dead.has(ordinal, offset)
+		s.row.Suspect = w.suspect.has(ordinal, offset)
+		if s.needed && w.spare.has(ordinal, offset) {
+			one, err := w.lookUp(ordinal, rows[i:i+1])
+			if err != nil {
+				return nil, err
+			}
+			*s = one[0]
+		}
+	}
+	return states, nil
+}
+
+// lookUp reads the rows of a pack in the index.
+func (w *sweeper) lookUp(ordinal uint32, rows []frame.Row) ([]state, error) {
 	states := make([]state, len(rows))
 	ids := make([]tripod.ID, len(rows))
 	for i := range rows {

@@ -72,6 +72,7 @@ type Index struct {
 	done   func() error // gives back lock and temporary directory
 	origin Origin
 	dirty  atomic.Bool
+	moves  atomic.Uint64 // see Moves
 
 	mu    sync.RWMutex
 	packs []Pack // by ordinal; of size 0 where there is none
@@ -295,7 +296,14 @@ func (x *Index) MarkClosed(entries []Entry) error {
 	})
 }
 
+// Moves counts the times when the state of copies was changed: while it stays
+// the same, so does what was read of them. Packs that are added do not count.
+func (x *Index) Moves() uint64 { return x.moves.Load() }
+
 func (x *Index) update(entries []Entry, change func(*pebble.Batch, *Entry) error) error {
+	if len(entries) > 0 {
+		x.moves.Add(1)
+	}
 	b := x.db.NewBatch()
 	defer b.Close()
 	var err error

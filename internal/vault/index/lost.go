@@ -56,6 +56,7 @@ func (x *Index) Suspect(entries []Entry) (reopened bool, err error) {
 // of some blob, nodes above it may no longer be closed: then all closed bits
 // are taken back and the index is unsettled.
 func (x *Index) Drop(names []tripod.PackID) error {
+	x.moves.Add(1)
 	gone := map[uint32]tripod.PackID{}
 	for _, name := range names {
 		if p, ok := x.Named(name); ok {

@@ -23,6 +23,9 @@ type result struct {
 	Missing   int64      `json:"missing_blobs"`
 	Damaged   int64      `json:"damaged_blobs"`
 	Files     []lostFile `json:"damaged_files"`
+	Lost      int64      `json:"files_not_whole"`
+	AtLeast   bool       `json:"at_least,omitempty"` // there may be more
+	Unlisted  []unlisted `json:"unlisted"`
 	Problems  []string   `json:"problems"`
 	Packs     []string   `json:"damaged_packs"`
 	Truncated bool       `json:"truncated,omitempty"`
@@ -32,11 +35,39 @@ type result struct {
 }
 
 type lostFile struct {
-	Path      string   `json:"path"`
-	PathRaw   string   `json:"path_raw,omitempty"`
-	Snapshots []string `json:"snapshots"`
-	Blob      string   `json:"blob"` // that it lacks first
-	Error     string   `json:"error"`
+	Path      string      `json:"path"`
+	PathRaw   string      `json:"path_raw,omitempty"`
+	Stretch   bool        `json:"stretch,omitempty"` // all that is listed from path
+	Until     string      `json:"until,omitempty"`   // up to this one, or to the end
+	UntilRaw  string      `json:"until_raw,omitempty"`
+	Size      int64       `json:"size,omitempty"`
+	Missing   []lostRange `json:"missing,omitempty"`
+	Snapshots []string    `json:"snapshots"`
+	Blob      string      `json:"blob"` // that it lacks first
+	Error     string      `json:"error"`
+}
+
+type lostRange struct {
+	Offset int64 `json:"offset"`
+	Length int64 `json:"length"`
+}
+
+// unlisted is a snapshot with files of which not even the name is known.
+type unlisted struct {
+	Snapshot string `json:"snapshot"`
+	Total    int64  `json:"files"`
+	Files    int64  `json:"unlisted_files"`
+}
+
+func ofFile(f *verify.File) lostFile {
+	j := lostFile{
+		Path: f.Path, PathRaw: terminal.Raw(f.Path), Stretch: f.Stretch, Until: f.Until, UntilRaw: terminal.Raw(f.Until), Size: f.Size,
+		Snapshots: f.Snapshots, Blob: f.Blob.String(), Error: terminal.OneLine(f.Err),
+	}
+	for _, m := range f.Missing {
+		j.Missing = append(j.Missing, lostRange(m))
+	}
+	return j
 }
 
 // group is the files that one pack's damage costs, or the missing blobs.
@@ -66,13 +97,18 @@ func Print(c *terminal.Console, r *verify.Report, how Run) error {
 		j := result{
 			good, r.Snapshots, r.Nodes, r.Data, r.Skipped, r.Bytes, r.Missing, r.Damaged,
 			[]lostFile{},
+			r.NotWhole, r.AtLeast,
+			[]unlisted{},
 			[]string{},
 			[]string{},
 			r.Truncated, how.Sample, how.Seed,
 			how.Took.Seconds(),
 		}
-		for _, file := range r.Files {
-			j.Files = append(j.Files, lostFile{file.Path, terminal.Raw(file.Path), file.Snapshots, file.Blob.String(), terminal.OneLine(file.Err)})
+		for i := range r.Files {
+			j.Files = append(j.Files, ofFile(&r.Files[i]))
+		}
+		for _, u := range r.Unlisted {
+			j.Unlisted = append(j.Unlisted, unlisted(u))
 		}
 		for _, p := range r.Packs {
 			j.Packs = append(j.Packs, p.Document+": "+terminal.OneLine(p.Err))
@@ -103,7 +139,7 @@ func Print(c *terminal.Console, r *verify.Report, how Run) error {
 	if len(r.Packs) > 0 {
 		packs = tripod.Count(len(r.Packs), "pack") + " and "
 	}
-	c.Printf("%s%s damaged, %s missing; %s cannot be restored whole.\n", packs, tripod.Count(r.Damaged, "blob"), tripod.Number(r.Missing), tripod.Count(len(r.Files), "file"))
+	c.Printf("%s%s damaged, %s missing; %s cannot be restored whole.\n", packs, tripod.Count(r.Damaged, "blob"), tripod.Number(r.Missing), r.Loss())
 	return nil
 }
 
@@ -150,8 +186,16 @@ func printDamage(c *terminal.Console, r *verify.Report) {
 			if more := len(file.Snapshots) - mostSnapshots; more > 0 {
 				ids += " and " + tripod.Number(more) + " more"
 			}
-			c.Printf("  %s in %s %s\n", file.Path, terminal.Plural(len(file.Snapshots), "snapshot", "snapshots"), ids)
+			c.Printf("  %s in %s %s\n", terminal.Printable(file.What()), terminal.Plural(len(file.Snapshots), "snapshot", "snapshots"), ids)
 		}
+	}
+	for i, u := range r.Unlisted {
+		if i == mostNames {
+			c.Printf("and %s more that lost names of files: --json lists all\n", tripod.Count(len(r.Unlisted)-i, "snapshot"))
+			break
+		}
+		c.Printf("Snapshot %s has %s; %s of them are in damaged folders' lists, so not even their names are known.\n",
+			u.Snapshot, tripod.Count(u.Total, "file"), tripod.Number(u.Files))
 	}
 	if r.Truncated {
 		c.Printf("There is more damage than is listed.\n")

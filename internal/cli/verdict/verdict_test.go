@@ -10,6 +10,7 @@ import (
 
 	"tripod/internal/cli/terminal"
 	"tripod/internal/cli/verdict"
+	"tripod/internal/core/tree"
 	"tripod/internal/core/tripod"
 	"tripod/internal/engine/verify"
 )
@@ -57,5 +58,34 @@ func TestDamageIsGrouped(t *testing.T) {
 	}
 	if n := strings.Count(printed(t, true, r), `"path"`); n != 139 {
 		t.Errorf("%d of 139 files as JSON", n)
+	}
+}
+
+// TestWhatIsLostIsCounted: names that are lost count as files, and a stretch of
+// the tree tells where it begins and ends.
+func TestWhatIsLostIsCounted(t *testing.T) {
+	r := &verify.Report{
+		Snapshots: 1, Missing: 1, NotWhole: 2987, AtLeast: true, Unlisted: []verify.Unlisted{{Snapshot: "1a2b", Total: 12018, Files: 2987}},
+		Files: []verify.File{
+			{Path: "/a14/f9617", Until: "/a23/f0001", Stretch: true, Snapshots: []string{"1a2b"}, Err: tripod.Errorf(tripod.NotFound, "blob 1: is missing")},
+			{Path: "/dev/sda", Size: 300, Missing: []tree.Range{{Offset: 10, Length: 5}}, Snapshots: []string{"1a2b"}, Err: tripod.Errorf(tripod.NotFound, "blob 2: is missing")},
+		},
+	}
+	text := printed(t, false, r)
+	for _, want := range []string{
+		"\n  from /a14/f9617 up to /a23/f0001 in snapshot 1a2b\n", "\n  /dev/sda: bytes 10-14 of 300 in snapshot 1a2b\n",
+		"\nSnapshot 1a2b has 12,018 files; 2,987 of them are in damaged folders' lists, ", "; at least 2,987 files cannot be restored whole.",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("lacks %q:\n%s", want, text)
+		}
+	}
+	text = printed(t, true, r)
+	for _, want := range []string{
+		`"path":"/a14/f9617","stretch":true,"until":"/a23/f0001",`, `"missing":[{"offset":10,"length":5}]`, `"files_not_whole":2987,"at_least":true,"unlisted":[{"snapshot":"1a2b","files":12018,"unlisted_files":2987}]`,
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("lacks %q:\n%s", want, text)
+		}
 	}
 }

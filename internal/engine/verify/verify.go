@@ -10,10 +10,13 @@ package verify
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"hash/maphash"
 	"slices"
+	"strings"
 
 	"tripod/internal/core/run"
+	"tripod/internal/core/tree"
 	"tripod/internal/core/tripod"
 	"tripod/internal/engine/blobs"
 	"tripod/internal/engine/catalog"
@@ -42,8 +45,14 @@ type Report struct {
 	// Missing and Damaged count blobs that are not there, and that are not
 	// what they must be.
 	Missing, Damaged int64
-	// Files are what cannot be restored whole, by path.
+	// Files are what cannot be restored whole, by path, the first.
 	Files []File
+	// NotWhole is how many files, disks and streams cannot be restored whole, those
+	// that are not named included; AtLeast says that there may be more.
+	NotWhole int64
+	AtLeast  bool
+	// Unlisted are the snapshots that lost names of files.
+	Unlisted []Unlisted
 	// Blobs are all that are missing or damaged, in order of ids.
 	Blobs []Blob
 	// Unseen says that there are nodes among them: what lies below those was
@@ -72,12 +81,44 @@ func (r *Report) Lost() []tripod.ID {
 	return ids
 }
 
-// File is something damaged: a path, or a stretch of a disk or stream.
+// File is something damaged: a file, disk or stream; or, with Stretch, the part
+// of a file tree that begins at Path and ends before Until, in the order of a
+// walk, whose names cannot be read.
 type File struct {
 	Path      string
-	Snapshots []string  // ids, oldest first
-	Blob      tripod.ID // what it lacks first
+	Until     string // "" for the end
+	Stretch   bool
+	Size      int64        // bytes, of what Missing tells of
+	Missing   []tree.Range // which bytes cannot be read; nil when none of them can, or of a short file
+	Snapshots []string     // ids, oldest first
+	Blob      tripod.ID    // what it lacks first
 	Err       error
+}
+
+// Unlisted is a snapshot that lost names of files.
+type Unlisted struct {
+	Snapshot string // its id
+	Total    int64  // files it has
+	Files    int64  // files of which not even the name is known
+}
+
+// What tells what is damaged.
+func (f *File) What() string {
+	switch {
+	case f.Stretch:
+		return blobs.Span{From: f.Path[1:], Until: strings.TrimPrefix(f.Until, "/")}.String()
+	case len(f.Missing) > 0:
+		return fmt.Sprintf("%s: %s of %d", f.Path, blobs.RangesText(f.Missing), f.Size)
+	}
+	return f.Path
+}
+
+// Loss tells how many files cannot be restored whole.
+func (r *Report) Loss() string {
+	if r.AtLeast {
+		return "at least " + tripod.Count(r.NotWhole, "file")
+	}
+	return tripod.Count(r.NotWhole, "file")
 }
 
 const hintHeal = "back up again on this machine: it stores again what it still has; or copy the packs from another copy of the vault"
@@ -125,7 +166,7 @@ func (c *checker) verdict() error {
 	switch {
 	case r.Missing+r.Damaged > 0 && len(r.Files) > 0:
 		return tripod.Errorf(tripod.Corrupt, "verify: %s damaged and %d missing; %s not whole, first %s",
-			tripod.Count(r.Damaged, "blob"), r.Missing, tripod.Count(len(r.Files), "file"), r.Files[0].Path).
+			tripod.Count(r.Damaged, "blob"), r.Missing, r.Loss(), r.Files[0].What()).
 			WithHint("%s", hintHeal)
 	case r.Missing+r.Damaged > 0:
 		return tripod.Errorf(tripod.Corrupt, "verify: %s damaged and %d missing", tripod.Count(r.Damaged, "blob"), r.Missing).WithHint("%s", hintHeal)

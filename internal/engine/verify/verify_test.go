@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -16,6 +17,7 @@ import (
 	"tripod/internal/core/snapshot"
 	"tripod/internal/core/tree"
 	"tripod/internal/core/tripod"
+	"tripod/internal/engine/blobs"
 	"tripod/internal/engine/catalog"
 	. "tripod/internal/engine/enginetest" //nolint:revive // its names read as the tests' own
 	"tripod/internal/engine/verify"
@@ -315,5 +317,75 @@ func BenchmarkRun(b *testing.B) {
 			b.Fatal(err)
 		}
 		b.SetBytes(r.Bytes)
+	}
+}
+
+// A lost node of a tree costs every file that only it names, and all are counted.
+func TestFilesWithoutNamesAreCounted(t *testing.T) {
+	w := New(t)
+	all := append(Parents("srv/d/x"), Dir("srv/d"))[:3]
+	for i := range 6000 {
+		all = append(all, Text(fmt.Sprintf("srv/d/f%04d", i), "content"))
+	}
+	for range 2 {
+		w.Snapshot("/srv/d", all, DefaultSizes())
+	}
+	c := open(t, w)
+	root, err := blobs.New(w.Vault, w.Public.ID).Node(context.Background(), c.Snapshots()[0].Root)
+	if err != nil || root.Level == 0 {
+		t.Fatalf("one leaf only: %v", err)
+	}
+	places := new(tree.Place).Below(root, nil)
+	for _, at := range []tree.Placed{places[0], places[1], places[len(places)-1], {Ref: c.Snapshots()[0].Root}} {
+		gone, span := at.Ref.ID(), blobs.SpanOf(&at.Place)
+		w.Vault.OnFrame = func(id tripod.ID, b []byte) []byte {
+			if id == gone {
+				return nil
+			}
+			return b
+		}
+		var lost int64
+		for i := range all {
+			if all[i].Type == tree.Regular && span.Has(all[i].Path()) {
+				lost++
+			}
+		}
+		r, err := verify.Run(context.Background(), w.Vault, c, verify.Options{})
+		want := []verify.Unlisted{{Snapshot: c.Snapshots()[0].ID, Total: 6000, Files: lost}, {Snapshot: c.Snapshots()[1].ID, Total: 6000, Files: lost}}
+		if !errors.Is(err, tripod.Corrupt) || r.NotWhole != lost || !r.AtLeast || !slices.Equal(r.Unlisted, want) || len(r.Files) != 1 || r.Files[0].What() != span.String() {
+			t.Errorf("without %v: %d lost, and %+v: %v", span, lost, r, err)
+		}
+		if !strings.Contains(err.Error(), tripod.Count(lost, "file")+" not whole, first "+span.String()) {
+			t.Errorf("the error does not count: %v", err)
+		}
+	}
+}
+
+// Of what is long, verify tells which bytes cannot be read: the same as restore.
+func TestMissingBytesAreNamed(t *testing.T) {
+	w := world(t)
+	c := open(t, w)
+	image := data(3000, 300*tree.MinBlock+7)
+	for what, lost := range map[string]struct {
+		piece []byte
+		size  int64
+		at    tree.Range
+	}{
+		"/home/d/long": {data(1000, 6000)[100:200], 6000, tree.Range{Offset: 100, Length: 100}},
+		"db.sql":       {data(4000, 20_000)[300:400], 20_000, tree.Range{Offset: 300, Length: 100}},
+		"/dev/sda":     {image[291*tree.MinBlock : 292*tree.MinBlock], int64(len(image)), tree.Range{Offset: 291 * tree.MinBlock, Length: tree.MinBlock}},
+	} {
+		gone := w.Data(lost.piece)
+		w.Vault.OnFrame = func(id tripod.ID, b []byte) []byte {
+			if id == gone.ID() {
+				return nil
+			}
+			return b
+		}
+		r, err := verify.Run(context.Background(), w.Vault, c, verify.Options{})
+		if !errors.Is(err, tripod.Corrupt) || r.NotWhole != 1 || r.AtLeast || len(r.Files) != 1 || r.Files[0].Path != what ||
+			r.Files[0].Size != lost.size || !slices.Equal(r.Files[0].Missing, []tree.Range{lost.at}) {
+			t.Errorf("%s: %+v, %v", what, r, err)
+		}
 	}
 }

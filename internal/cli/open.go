@@ -230,6 +230,9 @@ func (o *opened) machine(ctx context.Context) (*seal.MachineKeys, error) {
 		}
 		o.app.Tell("The company's key was replaced by company key %d: this machine follows it.", o.descriptor.Number())
 	}
+	if err := o.Shredded(ctx, m.Machine); err != nil {
+		return nil, err
+	}
 	known, err := keyring.Endorsed(ctx, o, o.descriptor, m)
 	if err == nil && !known {
 		err = tripod.Errorf(tripod.NotFound, "the vault does not know this machine")

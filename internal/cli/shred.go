@@ -67,7 +67,8 @@ func (a *app) shred(ctx context.Context, which string, locked bool) (err error) 
 	if err != nil {
 		return err
 	}
-	a.note = "Part of it may be unreadable already. Run it again, and it goes on."
+	// Its host's name is gone with its first snapshots.
+	a.note = "Part of it may be unreadable already. Run it again, and it goes on: tripod vault shred " + m.String()
 	var r *rekey.Shredded
 	err = u.write(ctx, "vault shred", func(s *local.Session) (err error) {
 		progress := a.Progress()
@@ -134,7 +135,7 @@ func (u *unsealed) machineNamed(ctx context.Context, which string) (m tripod.Mac
 		return found[0], nil
 	case 0:
 		return m, tripod.Errorf(tripod.NotFound, "no machine of this vault is called %s, and no id begins so", terminal.Printable(which)).
-			WithHint("look for hosts and ids: tripod snapshots --json")
+			WithHint("look for hosts and ids: tripod snapshots --json; to go on with one that was interrupted, give the machine's id")
 	}
 	var ids []string
 	for _, m := range found {

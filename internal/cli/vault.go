@@ -302,7 +302,10 @@ func (a *app) vaultInfo(ctx context.Context) (err error) {
 		return a.Result("vault-info", r)
 	}
 	enrolled := "yes: it can back up without the passphrase"
-	if !r.Enrolled {
+	switch {
+	case errors.Is(machineErr, tripod.Denied):
+		enrolled = "no: it was shredded"
+	case !r.Enrolled:
 		enrolled = "no: its first backup asks for the passphrase"
 	}
 	a.Table([][]string{

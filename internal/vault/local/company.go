@@ -62,6 +62,10 @@ func (v *Vault) notShredded(ctx context.Context, m tripod.MachineID) error {
 	return err
 }
 
+// Shredded returns Denied when the company ordered to shred a machine, before that
+// goes to the trouble of a backup.
+func (v *Vault) Shredded(ctx context.Context, m tripod.MachineID) error { return v.notShredded(ctx, m) }
+
 // putSuccession puts the company's next key in force.
 func (s *Session) putSuccession(ctx context.Context, name string, content []byte) error {
 	n, _ := vault.ParseSuccessionName(name)

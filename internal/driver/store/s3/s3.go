@@ -144,7 +144,7 @@ func (s *Store) look(ctx context.Context) error {
 	}
 	s.objLock = on == "Enabled"
 	if mode != nil && validity != nil && unit != nil && *validity > 0 {
-		s.retention = fmt.Sprintf("%d %s", *validity, strings.ToLower(string(*unit)))
+		s.retention = tripod.Count(int(*validity), strings.ToLower(strings.TrimSuffix(string(*unit), "S")))
 	}
 	return nil
 }

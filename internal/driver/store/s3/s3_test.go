@@ -336,6 +336,41 @@ func TestWhatOthersLayOverAnObject(t *testing.T) {
 	}
 }
 
+// A bucket that locks new objects by itself takes a vault; nothing can be deleted
+// from it.
+func TestABucketWithADefaultRetention(t *testing.T) {
+	g := s3test.Start(t)
+	g.Bucket(t, "frozen", "lock")
+	mode, days, unit := minio.Compliance, uint(1), minio.Days
+	if err := g.Client.SetBucketObjectLockConfig(t.Context(), "frozen", &mode, &days, &unit); err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, options(g.Endpoint, "frozen", place))
+	if notes := strings.Join(s.Describe(), " "); !strings.Contains(notes, "for 1 day by itself") {
+		t.Errorf("described as: %s", notes)
+	}
+	release, err := s.Exclusive(t.Context(), "a", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(s.Put(t.Context(), "x", []byte("x")), release()); err != nil {
+		t.Error(err)
+	}
+	if err := s.Delete(t.Context(), "x"); !errors.Is(err, tripod.Denied) {
+		t.Errorf("delete: %v", err)
+	}
+	if err := s.Put(t.Context(), "x", nil); !errors.Is(err, tripod.Exists) {
+		t.Errorf("put after it: %v", err)
+	}
+	again, err := s.Exclusive(t.Context(), "b", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := again(); err != nil {
+		t.Error(err)
+	}
+}
+
 // A server that says yes to every lock and keeps none is found out.
 func TestLocksAreTried(t *testing.T) {
 	if testing.Short() {

@@ -43,8 +43,8 @@ func (v *Vault) sameCompany(ctx context.Context) error {
 	}
 }
 
-// notShredded returns Denied when the company ordered to shred a machine.
-func (v *Vault) notShredded(ctx context.Context, m tripod.MachineID) error {
+// Shredded returns Denied when the company ordered to shred a machine.
+func (v *Vault) Shredded(ctx context.Context, m tripod.MachineID) error {
 	raw, err := readWhole(ctx, v.store, vault.ShredName(m), -1)
 	if errors.Is(err, tripod.NotFound) {
 		return nil
@@ -61,10 +61,6 @@ func (v *Vault) notShredded(ctx context.Context, m tripod.MachineID) error {
 	}
 	return err
 }
-
-// Shredded returns Denied when the company ordered to shred a machine, before that
-// goes to the trouble of a backup.
-func (v *Vault) Shredded(ctx context.Context, m tripod.MachineID) error { return v.notShredded(ctx, m) }
 
 // putSuccession puts the company's next key in force.
 func (s *Session) putSuccession(ctx context.Context, name string, content []byte) error {
@@ -146,7 +142,7 @@ func (s *Session) uselessGrant(ctx context.Context, name string) error {
 	if !ok {
 		return stays(name)
 	}
-	if err := s.v.notShredded(ctx, k.Machine); errors.Is(err, tripod.Denied) {
+	if err := s.v.Shredded(ctx, k.Machine); errors.Is(err, tripod.Denied) {
 		return nil
 	} else if err != nil {
 		return err

@@ -1,6 +1,6 @@
 // Package store is the contract of the place where sealed objects lie: a
 // directory, a bucket, a map in memory. Objects are written once, whole, and
-// never change. Adapters stand in folders below (fs, mem), as do decorators
+// never change. Adapters stand in folders below (fs, s3, mem), as do decorators
 // that behave like a store and wrap one (faulty, retry, limit, meter);
 // storetest holds the suite that all of them pass.
 package store

@@ -28,7 +28,7 @@ type file struct {
 	open   bool
 	users  int
 	made   bool   // by this restore, under temp or its name
-	temp   string // its name until it is complete, if that is not its own
+	temp   string // its name until it is complete
 	id     info   // of what was made or opened first
 	failed error
 	wrote  bool // some content
@@ -197,13 +197,12 @@ func (j *job) start(f *file) error {
 		}
 		return err
 	}
-	name := f.entry.Name
-	if f.action == Replace {
-		name = temporary()
-		f.temp = name
-	}
+	// A name of its own until it is whole: a restore that is killed must not
+	// leave what looks like the file.
+	f.temp = temporary()
 	perm, _ := j.birth(f)
-	if f.h, err = at.create(name, perm); err != nil {
+	if f.h, err = at.create(f.temp, perm); err != nil {
+		f.temp = ""
 		return durable.Classify(err, "make", f.path())
 	}
 	f.made = true
@@ -357,6 +356,9 @@ func (j *job) renameTemp(f *file) error {
 		return err
 	}
 	defer j.table.done(f.dir)
+	if f.action == Make {
+		return f.renameTo(at, f.temp, f.entry.Name, false)
+	}
 	return at.rename(f.temp, f.entry.Name)
 }
 

@@ -537,3 +537,32 @@ func TestStreams(t *testing.T) {
 		}
 	}
 }
+
+// A file of several parts gets its name when it is whole, and not before: a
+// restore may be killed at any time.
+func TestNoFileHasItsNameBeforeItIsWhole(t *testing.T) {
+	for _, chunks := range []int{5, 40} { // pieces, a list
+		w := New(t)
+		f, all := big(chunks * (128 << 10))
+		w.Snapshot("/d", all, Sizes{Chunk: 128 << 10})
+		snap := latest(t, w)
+		for _, rule := range []restore.Overwrite{restore.Never, restore.Always} {
+			dir := t.TempDir()
+			path := filepath.Join(dir, "big")
+			parts := 0
+			w.Vault.Workers = 1
+			w.Vault.OnFrame = func(_ tripod.ID, b []byte) []byte {
+				parts++
+				if i, err := os.Lstat(path); err == nil {
+					t.Errorf("part %d of %d: the file is there with %d bytes", parts, chunks, i.Size())
+				}
+				return b
+			}
+			if _, err := restore.Files(context.Background(), w.Vault, snap, restore.Options{To: dir, Overwrite: rule}); err != nil || parts < chunks {
+				t.Fatalf("%d parts: %v", parts, err)
+			}
+			w.Vault.OnFrame = nil
+			compareOne(t, path, f)
+		}
+	}
+}

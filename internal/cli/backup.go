@@ -55,7 +55,8 @@ a whole path, "src/**/test" any number of folders between; "!keep.o" keeps what 
 earlier pattern excludes. Folders marked as caches (CACHEDIR.TAG) are left out
 unless --include-caches is given; so are the vault itself and Tripod's own cache.
 
-Files that cannot be read are named; the rest is backed up, and the exit code is 3.`,
+Files that cannot be read are named; the rest is backed up, and the exit code is 3.
+Symbolic links are backed up as links and not followed, also where PATH is one.`,
 		Example: `  tripod backup --vault /mnt/disk/vault ~/documents ~/pictures
   tripod backup --vault /mnt/disk/vault --exclude '*.tmp' --exclude node_modules/ /srv
   tripod backup --vault /mnt/disk/vault --disk /dev/vg0/data
@@ -226,6 +227,7 @@ func (o *opened) backUp(ctx context.Context, f *backupFlags, paths []string, b b
 				WithHint("a second copy of a vault is made by copying its folder")
 		}
 	}
+	o.warnOfLinks(b.Paths)
 	distinct, roots := source.Roots(b.Paths)
 	for _, p := range b.Paths {
 		if !slices.Contains(roots, p) {
@@ -241,6 +243,23 @@ func (o *opened) backUp(ctx context.Context, f *backupFlags, paths []string, b b
 	}
 	report, err := backup.Files(ctx, tree, b)
 	return report, errors.Join(err, tree.Close())
+}
+
+// warnOfLinks tells of paths that are symbolic links: who names one mostly means
+// what it points to.
+func (o *opened) warnOfLinks(paths []string) {
+	for _, p := range paths {
+		info, err := os.Lstat(p)
+		if err != nil || info.Mode()&os.ModeSymlink == 0 {
+			continue // what is wrong with it the backup tells
+		}
+		warning := tripod.Errorf(tripod.Invalid, "is a symbolic link, and only the link was saved")
+		if target, err := filepath.EvalSymlinks(p); err == nil {
+			o.app.Warn(p, warning.WithHint("back up what it points to: %s", target))
+		} else {
+			o.app.Warn(p, warning.WithHint("it points to nothing"))
+		}
+	}
 }
 
 // within reports whether an absolute path is dir or below it.

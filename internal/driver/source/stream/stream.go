@@ -8,7 +8,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 	"os/exec"
+	"slices"
+	"strings"
 	"time"
 
 	"tripod/internal/core/tripod"
@@ -55,7 +58,8 @@ const maxComplaint = 1 << 10
 
 // Command is the stream of that name which the command prints. It ends well only
 // when the command does, so that half a dump is never kept as a whole one.
-// The command is killed when ctx ends or the stream is closed early.
+// The command is killed when ctx ends or the stream is closed early. It sees the
+// environment without what is Tripod's.
 func Command(ctx context.Context, name string, argv ...string) (*Stream, error) {
 	return command(ctx, 5*time.Second, name, argv...)
 }
@@ -72,6 +76,7 @@ func command(ctx context.Context, patience time.Duration, name string, argv ...s
 	ctx, cancel := context.WithCancel(ctx)
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...) //nolint:gosec // the user's own command
 	cmd.WaitDelay = patience
+	cmd.Env = slices.DeleteFunc(os.Environ(), ours)
 	complaint := &tail{}
 	cmd.Stderr = complaint
 	out, err := cmd.StdoutPipe()
@@ -91,7 +96,7 @@ func command(ctx context.Context, patience time.Duration, name string, argv ...s
 		err := cmd.Wait()
 		cancel()
 		if err != nil && !errors.Is(err, exec.ErrWaitDelay) { // which says that the command itself ended well
-			return tripod.Errorf(tripod.Unavailable, "command %s: %w%s", argv[0], err, complaint).
+			return tripod.Errorf(tripod.Internal, "command %s: %w%s", argv[0], err, complaint).
 				WithHint("what it printed is not whole and makes no snapshot: mend the command and back up again")
 		}
 		return nil
@@ -108,6 +113,10 @@ func command(ctx context.Context, patience time.Duration, name string, argv ...s
 		},
 	}, nil
 }
+
+// ours tells that a variable of the environment is Tripod's own. Among them are
+// passphrases and keys, which are no business of a command.
+func ours(variable string) bool { return strings.HasPrefix(strings.ToUpper(variable), "TRIPOD_") }
 
 // Name implements source.Stream.
 func (s *Stream) Name() string { return s.name }

@@ -156,7 +156,7 @@ keeps the vault cannot read it.`,
 		}
 	}
 	add(groupDaily, newBackup(a), newSnapshots(a), newLs(a), newFind(a), newDiff(a), newCat(a), newRestore(a), newMount(a), newVerify(a), newForget(a), newExpire(a), newCollect(a))
-	add(groupVault, newVault(a), newReplicate(a), newScrub(a), newRecovery(a), newStore(a))
+	add(groupVault, newVault(a), newReplicate(a), newArchive(a), newScrub(a), newRecovery(a), newStore(a))
 	add(groupOther, newVersion(a), newCompletion(), newExitCodes(a), newDocs(a))
 	return root
 }

@@ -80,7 +80,11 @@ func (a *app) collect(ctx context.Context, f *collectFlags) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, o.Close()) }()
-	s, err := o.limited(f.rate)
+	err = o.writable(ctx)
+	var s store.Store
+	if err == nil {
+		s, err = o.limited(f.rate)
+	}
 	if err != nil {
 		return err
 	}
@@ -189,7 +193,11 @@ func (a *app) repair(ctx context.Context, rate string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, o.Close()) }()
-	s, err := o.limited(rate)
+	err = o.writable(ctx)
+	var s store.Store
+	if err == nil {
+		s, err = o.limited(rate)
+	}
 	if err != nil {
 		return err
 	}

@@ -93,6 +93,9 @@ func (o *opened) Close() error {
 
 // begin waits for its turn to write.
 func (o *opened) begin(ctx context.Context, what string, m tripod.MachineID) (*local.Session, error) {
+	if err := o.writable(ctx); err != nil {
+		return nil, err
+	}
 	text := fmt.Sprintf("tripod %s on %s (process %d, since %s)", what, hostname(), os.Getpid(), terminal.When(time.Now()))
 	return o.Begin(ctx, vault.Holder{Machine: m, Text: text}, func(holder string) {
 		o.app.Tell("waiting for another writer: %s", holder)

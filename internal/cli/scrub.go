@@ -104,43 +104,51 @@ func (a *app) scrub(ctx context.Context, f *scrubFlags) (err error) {
 // openBoth opens a vault and another copy of it. Where what says whose vault it is
 // was damaged in one, it is healed from the other first.
 func (a *app) openBoth(ctx context.Context, location string, f *scrubFlags) (o, other *opened, err error) {
-	o, err = a.openAt(ctx, location, f.rate.number)
-	if err == nil {
-		other, err = a.openAt(ctx, f.from, f.rate.number)
-		if f.both && errors.Is(err, tripod.Corrupt) {
-			other, err = a.openHealed(ctx, f.from, o, f)
+	if other, err = a.openAt(ctx, f.from, f.rate.number); err != nil && (!f.both || !errors.Is(err, tripod.Corrupt)) {
+		return nil, nil, err
+	}
+	if other != nil {
+		if _, err := a.describe(ctx, location, other); err != nil {
+			return nil, nil, errors.Join(err, other.Close())
 		}
-		if err != nil {
-			return nil, nil, errors.Join(err, o.Close())
+	}
+	if o, err = a.openAt(ctx, location, f.rate.number); err != nil {
+		if other != nil {
+			err = errors.Join(err, other.Close())
 		}
+		return nil, nil, err
+	}
+	if !f.both {
 		return o, other, nil
 	}
-	if !errors.Is(err, tripod.Corrupt) {
-		return nil, nil, err
+	healed, err := a.describe(ctx, f.from, o)
+	if healed && other != nil {
+		err = errors.Join(err, other.Close())
+		other = nil
 	}
-	if other, err = a.openAt(ctx, f.from, f.rate.number); err != nil {
-		return nil, nil, err
+	if err == nil && other == nil {
+		other, err = a.openAt(ctx, f.from, f.rate.number)
 	}
-	if o, err = a.openHealed(ctx, location, other, f); err != nil {
-		return nil, nil, errors.Join(err, other.Close())
+	if err != nil {
+		return nil, nil, errors.Join(err, o.Close())
 	}
 	return o, other, nil
 }
 
-// openHealed opens a vault after healing what says whose it is.
-func (a *app) openHealed(ctx context.Context, location string, other *opened, f *scrubFlags) (*opened, error) {
+// describe heals what says whose vault lies at a location.
+func (a *app) describe(ctx context.Context, location string, other *opened) (healed bool, err error) {
 	s, err := a.env.Store(ctx, location, false)
 	if err != nil {
-		return nil, fmt.Errorf("vault: %w", err)
+		return false, fmt.Errorf("vault: %w", err)
 	}
-	healed, err := scrub.Descriptor(ctx, s, other)
-	if err := errors.Join(err, s.Close()); err != nil {
-		return nil, fmt.Errorf("vault %s: %w", location, err)
+	healed, err = scrub.Descriptor(ctx, s, other)
+	if err := errors.Join(err, s.Close()); err != nil && !errors.Is(err, tripod.NotFound) { // opening it tells that there is none
+		return false, fmt.Errorf("vault %s: %w", location, err)
 	}
 	if healed {
 		a.Warn("", tripod.Errorf(tripod.Corrupt, "%s: what says whose vault it is was damaged or missing, and is healed from %s", location, other.location))
 	}
-	return a.openAt(ctx, location, f.rate.number)
+	return healed, nil
 }
 
 // scrubOne scrubs a vault and heals it from another copy, if there is one.

@@ -325,13 +325,20 @@ func (r *running) compareKeyrings(ctx context.Context) error {
 // taken from another copy, if a machine's certificate in the store shows that it is
 // the same company's.
 func Descriptor(ctx context.Context, s store.Store, other vault.Source) (healed bool, err error) {
-	_, damage := local.Describe(ctx, s)
-	if damage == nil || !errors.Is(damage, tripod.Corrupt) && !errors.Is(damage, tripod.Denied) {
+	ours, damage := local.Describe(ctx, s)
+	if damage != nil && !errors.Is(damage, tripod.Corrupt) && !errors.Is(damage, tripod.Denied) {
 		return false, damage
 	}
 	content, err := other.Document(ctx, vault.DescriptorName)
 	if err != nil {
 		return false, err
+	}
+	if damage == nil {
+		// It signs itself, so zeros may pass for one.
+		own, err := read(ctx, s, vault.DescriptorName)
+		if err != nil || bytes.Equal(own, content) || sameCompany(ctx, s, ours) == nil {
+			return false, err
+		}
 	}
 	first, err := snapshot.ParseDescriptor(content)
 	if err != nil {

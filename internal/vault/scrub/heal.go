@@ -63,7 +63,7 @@ func (r *running) fromOther(ctx context.Context, s *local.Session, l *log) (*log
 	for _, p := range report.Problems {
 		// What is wrong with the other copy is told when that is scrubbed. Two logs
 		// that contradict each other are wrong in both.
-		if tripod.KindOf(p.Err) == tripod.Conflict {
+		if tripod.KindOf(p.Err) == tripod.Conflict && p.Key.Seq > 0 {
 			r.report.Problems = append(r.report.Problems, p)
 		}
 	}

@@ -21,6 +21,7 @@ var longPackages = map[string]struct {
 }{
 	"internal/cli":            {6000, "one file per command, which share the open vault; what they print and decide lies in packages below"},
 	"internal/vault/local":    {4500, "blobs, documents and their damage share one index, one gate and one store; its files are one concept each"},
+	"internal/engine/backup":  {3400, "a pipeline whose stages share one run; its files are one stage each"},
 	"internal/engine/restore": {3300, "it holds the file handles of two families of systems, of which a build has one"},
 }
 

@@ -78,7 +78,7 @@ type Report struct {
 	Key     snapshot.Key
 	Files   int64
 	Dirs    int64
-	New     int64 // entries that the last snapshot does not have
+	New     int64 // entries that the last snapshot does not have; here and below without the folders above what was named
 	Changed int64 // entries that differ from the last snapshot's
 	Same    int64 // entries equal to the last snapshot's, not read
 	Bytes   int64 // content of all files

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/zeebo/blake3"
@@ -47,6 +48,7 @@ type filesRun struct {
 	small   *job // being filled
 	opened  int64
 	walked  int64
+	below   int64 // folders below the protected paths
 	bundler *chunk.Bundler
 	links   map[[2]uint64]*item // first name of each file with several
 
@@ -154,6 +156,9 @@ func (f *filesRun) run(ctx context.Context) error {
 	if f.DryRun {
 		return nil
 	}
+	if err := f.nothing(); err != nil {
+		return err
+	}
 	root, err := f.out.finish()
 	if err != nil {
 		return err
@@ -168,6 +173,17 @@ func (f *filesRun) run(ctx context.Context) error {
 		f.Warnings.add(f.cachePath(), err)
 	}
 	return nil
+}
+
+// nothing refuses a snapshot that would hold nothing because nothing of what was
+// named could be read: it would stand in front of those that do.
+func (f *filesRun) nothing() error {
+	cause := f.Warnings.first.Load()
+	if f.report.Files > 0 || f.below > 0 || cause == nil {
+		return nil
+	}
+	return tripod.Errorf(tripod.KindOf(*cause), "nothing of what was named could be read: there is no new snapshot").
+		WithHint("%s", tripod.HintOf(*cause))
 }
 
 // openCache opens the last run's cache if the vault still holds what it
@@ -217,7 +233,7 @@ func (f *filesRun) walk(ctx context.Context) error {
 // visit takes the next entry of the walk.
 func (f *filesRun) visit(ctx context.Context, e *source.Entry) error {
 	f.walked++
-	f.timeless(e)
+	above := f.timeless(e)
 	if e.Type == source.Directory {
 		f.report.Dirs++
 	} else {
@@ -239,7 +255,7 @@ func (f *filesRun) visit(ctx context.Context, e *source.Entry) error {
 			prev = old
 		}
 	}
-	if same {
+	if same && !above {
 		f.report.Same++
 	}
 	if same && !renew {
@@ -248,6 +264,7 @@ func (f *filesRun) visit(ctx context.Context, e *source.Entry) error {
 		return f.closeWideJob(ctx)
 	}
 	switch {
+	case above:
 	case prev == nil:
 		f.report.New++
 	case !same:
@@ -278,6 +295,7 @@ func (f *filesRun) uncount(it *item) {
 		r.Files--
 	}
 	switch {
+	case it.src.Type == source.Directory && f.above(it.src.Path()):
 	case it.renew:
 		r.Same--
 	case it.prev == nil:
@@ -288,18 +306,26 @@ func (f *filesRun) uncount(it *item) {
 }
 
 // timeless takes the times of a folder above the protected paths away: what
-// happens beside them changes those, and no restore needs them.
-func (f *filesRun) timeless(e *source.Entry) {
+// happens beside them changes those, and no restore needs them. It reports
+// whether the entry is one.
+func (f *filesRun) timeless(e *source.Entry) (above bool) {
 	if e.Type != source.Directory {
-		return
+		return false
 	}
 	path := e.Path()
-	for _, root := range f.roots {
-		if path != root && tree.Below(root, path) {
-			e.MTime, e.CTime, e.Nlink = source.Time{}, source.Time{}, 0
-			return
+	if !f.above(path) {
+		if !slices.Contains(f.roots, path) {
+			f.below++
 		}
+		return false
 	}
+	e.MTime, e.CTime, e.Nlink = source.Time{}, source.Time{}, 0
+	return true
+}
+
+// above reports whether a folder lies above a protected path.
+func (f *filesRun) above(path string) bool {
+	return slices.ContainsFunc(f.roots, func(root string) bool { return path != root && tree.Below(root, path) })
 }
 
 // keep says that entry at of the last tree comes next, unchanged.

@@ -17,6 +17,7 @@ import (
 
 	"tripod/internal/core/run"
 	"tripod/internal/core/tripod"
+	"tripod/internal/driver/source"
 	"tripod/internal/driver/source/files"
 	"tripod/internal/engine/backup"
 )
@@ -329,5 +330,54 @@ func TestADryRunWritesNothing(t *testing.T) {
 	left, _ := os.ReadDir(w.cache)
 	if len(left) != 0 || w.puts != 0 || r.ID != "" {
 		t.Fatalf("%d cache files, %d blobs, snapshot %q", len(left), w.puts, r.ID)
+	}
+}
+
+// closed is a tree that lets nobody read its files.
+type closed struct{ source.Tree }
+
+func (closed) Open(*source.Entry) (source.File, error) {
+	return nil, tripod.Errorf(tripod.Denied, "permission denied").WithHint("ask its owner")
+}
+
+// A snapshot of nothing would be the newest one, in front of those that hold
+// something.
+func TestNothingReadableMakesNoSnapshot(t *testing.T) {
+	w := newWorld(t)
+	w.write("secret", []byte("x"))
+	w.write("in/folder", []byte("x"))
+	run := func(open bool, paths ...string) (*backup.Report, error) {
+		warnings := new(backup.Warnings)
+		all, err := files.New(files.Options{Paths: paths, Watcher: warnings.Watcher()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer all.Close()
+		tree := source.Tree(all)
+		if !open {
+			tree = closed{all}
+		}
+		return backup.Files(context.Background(), tree, w.options(warnings, paths...))
+	}
+	if r, err := run(false, w.path("secret"), w.path("in/folder")); !errors.Is(err, tripod.Denied) || tripod.HintOf(err) == "" || r.ID != "" || r.Files != 0 || r.New != 0 {
+		t.Errorf("two files: %+v, %v", r, err)
+	}
+	if r, err := run(false, w.path("in")); !errors.Is(err, tripod.Denied) {
+		t.Errorf("a folder with one file: %+v, %v", r, err)
+	}
+	if r, err := run(false, w.dir); err != nil || r.Skipped != 2 || r.New != 2 {
+		t.Errorf("a folder with a folder: %+v, %v", r, err)
+	}
+	if r, err := run(true, w.path("in")); err != nil || r.Files != 1 || r.New != 2 || r.Same+r.Changed != 0 {
+		t.Errorf("what can be read: %+v, %v", r, err)
+	}
+	if r, err := run(true, w.path("in")); err != nil || r.New+r.Changed != 0 || r.Same != 2 {
+		t.Errorf("once more: %+v, %v", r, err)
+	}
+	if err := os.Remove(w.path("in/folder")); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := run(true, w.path("in")); err != nil || r.ID == "" {
+		t.Errorf("an empty folder: %+v, %v", r, err)
 	}
 }

@@ -1,11 +1,13 @@
 package backup
 
 import (
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"tripod/internal/core/run"
+	"tripod/internal/core/tripod"
 	"tripod/internal/driver/source"
 )
 
@@ -74,6 +76,7 @@ func (m *meter) tell(item string, warning error) {
 type Warnings struct {
 	count atomic.Int64
 	meter atomic.Pointer[meter]
+	first atomic.Pointer[error] // that is not NotFound
 }
 
 // Watcher passes a source's warnings on to the run's progress.
@@ -86,6 +89,9 @@ func (w *Warnings) attach(m *meter) { w.meter.Store(m) }
 
 func (w *Warnings) add(path string, err error) {
 	w.count.Add(1)
+	if !errors.Is(err, tripod.NotFound) {
+		w.first.CompareAndSwap(nil, &err)
+	}
 	if m := w.meter.Load(); m != nil {
 		m.warn(path, err)
 	}

@@ -341,7 +341,7 @@ func (a *app) printChecked(r *archive.CheckReport) {
 	if len(r.Findings) > 0 {
 		return
 	}
-	a.Printf("All %s are whole in %s", tripod.Count(r.Snapshots, "snapshot"), tripod.Count(r.Segments, "segment"))
+	a.Printf("%s in %s: nothing is damaged or missing", tripod.Count(r.Snapshots, "snapshot"), tripod.Count(r.Segments, "segment"))
 	if !r.First.IsZero() {
 		a.Printf("; the first lock ends %s, the last %s", terminal.When(r.First), terminal.When(r.Last))
 	}

@@ -341,7 +341,11 @@ func (c *copying) documents(ctx context.Context, prefix string) error {
 		return err
 	}
 	for _, name := range missing {
-		if err := c.document(ctx, name); err != nil {
+		let, err := c.expired(ctx, name)
+		if err == nil && !let {
+			err = c.document(ctx, name)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -350,6 +354,24 @@ func (c *copying) documents(ctx context.Context, prefix string) error {
 			WithHint("one of them is damaged or was exchanged: tripod scrub tells which"))
 	}
 	return nil
+}
+
+// expired reports whether a document is a grant of a snapshot that the copy has let
+// go by itself, whose grants it removed.
+func (c *copying) expired(ctx context.Context, name string) (bool, error) {
+	path, grant := strings.CutPrefix(name, vault.GrantPrefix)
+	k, ok := vault.ParseKeyPath(path[:max(0, strings.LastIndexByte(path, '/'))])
+	if !grant || !ok {
+		return false, nil
+	}
+	_, err := c.dst.Document(ctx, vault.ExpiryName(k))
+	if errors.Is(err, tripod.NotFound) {
+		return false, nil
+	}
+	if errors.Is(err, tripod.Corrupt) {
+		err = nil
+	}
+	return err == nil, err
 }
 
 // document takes one document. The session checks it.

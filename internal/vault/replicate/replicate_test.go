@@ -457,3 +457,34 @@ func TestADamagedSourceHoldsNothingElseUp(t *testing.T) {
 	must(t, errors.Join(err, report.Err(), src.Close()))
 	s.whole(t, to, first, second, third)
 }
+
+// TestFurtherGrants: grants that were made after their snapshot are copied, but not
+// of snapshots that the copy has let go.
+func TestFurtherGrants(t *testing.T) {
+	s := newSite(t, 11)
+	var records [][]byte
+	for range 3 {
+		records = append(records, s.backup(t, 1, nil))
+	}
+	to, dir := mem.New(), t.TempDir()
+	src := openVault(t, s.store, s.dir)
+	_, err := copyTo(t.Context(), src, to, dir)
+	must(t, errors.Join(err, src.Close()))
+	e := snapshot.Expiry{Company: s.Descriptor.Company, Key: keyOf(t, records[0]), Record: snapshot.HashOf(records[0]), Time: time.Unix(1_700_005_000, 0), Policy: 1, Newest: 3}
+	must(t, to.Put(t.Context(), vault.ExpiryName(e.Key), e.Encode()))
+	for _, name := range names(t, to, vault.GrantPrefix+vault.KeyPath(e.Key)) {
+		must(t, to.Delete(t.Context(), name))
+	}
+	s.write(t, func(session *local.Session) {
+		for _, record := range records {
+			g := s.m.Grant(record, []byte("another holder"), 5)
+			must(t, session.PutDocument(t.Context(), vault.GrantName(keyOf(t, record), snapshot.HashOf([]byte("another holder"))), g))
+		}
+	})
+	src = openVault(t, s.store, s.dir)
+	report, err := copyTo(t.Context(), src, to, dir)
+	must(t, errors.Join(err, report.Err(), src.Close()))
+	if got := names(t, to, vault.GrantPrefix); len(got) != 4 || report.Documents != 2 {
+		t.Errorf("%d documents taken, grants %v", report.Documents, got)
+	}
+}

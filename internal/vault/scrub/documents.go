@@ -30,7 +30,8 @@ type log struct {
 	bad      []replicate.Problem
 	live     []live
 	certs    map[tripod.MachineID]*snapshot.Certificate
-	gone     map[snapshot.Key]snapshot.Hash // of the record that an order or expiry means
+	gone     map[snapshot.Key]snapshot.Hash // of the record that an order means
+	expired  map[snapshot.Key]bool
 	shredded map[tripod.MachineID]bool
 	granted  map[snapshot.Key]bool // to the company
 	keyrings int
@@ -44,7 +45,7 @@ type log struct {
 // readLog reads and checks every document that can be checked without a key.
 func readLog(ctx context.Context, v *local.Vault, keyring func([]byte) error) (*log, error) {
 	l := &log{
-		v: v, keyring: keyring, certs: map[tripod.MachineID]*snapshot.Certificate{}, gone: map[snapshot.Key]snapshot.Hash{},
+		v: v, keyring: keyring, certs: map[tripod.MachineID]*snapshot.Certificate{}, gone: map[snapshot.Key]snapshot.Hash{}, expired: map[snapshot.Key]bool{},
 		shredded: map[tripod.MachineID]bool{}, granted: map[snapshot.Key]bool{}, unsigned: map[tripod.MachineID]bool{},
 	}
 	for _, prefix := range []string{
@@ -53,9 +54,15 @@ func readLog(ctx context.Context, v *local.Vault, keyring func([]byte) error) (*
 	} {
 		err := v.Documents(ctx, prefix, func(name string, content []byte) error {
 			l.read++
-			if prefix == vault.RecordPrefix {
+			switch prefix {
+			case vault.RecordPrefix:
 				l.record(name, content)
 				return nil
+			case vault.ExpiryPrefix:
+				// It counts by its name, even when it is damaged.
+				if k, ok := vault.ParseKeyPath(strings.TrimPrefix(name, prefix)); ok {
+					l.expired[k] = true
+				}
 			}
 			if err := l.check(name, content); err != nil {
 				l.problem(name, snapshot.Key{}, err)
@@ -135,9 +142,7 @@ func (l *log) check(name string, content []byte) error {
 	case vault.ExpiryPrefix:
 		var e *snapshot.Expiry
 		if e, err = snapshot.ParseExpiry(content, d); err == nil {
-			if fits = vault.ExpiryName(e.Key) == name; fits {
-				l.gone[e.Key] = e.Record
-			}
+			fits = vault.ExpiryName(e.Key) == name
 		}
 	case vault.GrantPrefix:
 		err = l.grant(name, rest, content)
@@ -206,7 +211,7 @@ func (l *log) record(name string, content []byte) {
 		l.problem(name, k, tripod.Errorf(tripod.Conflict, "snapshot %d of machine %.8s: does not follow the snapshot before it", k.Seq, k.Machine).
 			WithHint("the vault was rolled back, and the machine backed up to it again: ask who did so"))
 	}
-	if hash, ok := l.gone[k]; ok && hash == l.last.hash || l.shredded[k.Machine] {
+	if hash, ok := l.gone[k]; ok && hash == l.last.hash || l.shredded[k.Machine] || l.expired[k] {
 		return
 	}
 	l.live = append(l.live, live{k, r.Root})
@@ -255,7 +260,7 @@ func (r *running) healDocuments(ctx context.Context, l *log) error {
 		if !r.proves(ctx, l, p.Document, content) {
 			continue
 		}
-		if err := r.replace(ctx, p.Document, content); err != nil {
+		if err := r.replace(ctx, p.Document, content); err != nil && !errors.Is(err, tripod.Denied) { // locked: it stays as it is
 			return err
 		}
 	}

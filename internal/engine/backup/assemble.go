@@ -109,7 +109,7 @@ func (a *assembler) add(st *step) error {
 		// No reader would take an entry like this one: too long a path, too
 		// many attributes.
 		it.drop = true
-		a.s.Warnings.add(it.src.Path(), err)
+		a.s.Warnings.addEntry(it.src.Path(), err)
 		return nil
 	} else if err != nil {
 		return err

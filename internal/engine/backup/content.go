@@ -189,15 +189,18 @@ func (r *reader) moved(it *item, now *source.Entry) {
 	it.ident = ident{}
 }
 
+// addEntry warns of an entry, which people know by its path in the snapshot.
+func (w *Warnings) addEntry(path string, err error) { w.add("/"+path, err) }
+
 func (r *reader) torn(it *item) {
 	it.entry.Torn = true
-	r.f.Warnings.add(it.src.Path(), tripod.Errorf(tripod.Conflict, "changed while it was read; kept as it was read").
+	r.f.Warnings.addEntry(it.src.Path(), tripod.Errorf(tripod.Conflict, "changed while it was read; kept as it was read").
 		WithHint("stop what writes to it, or back up a file-system snapshot"))
 }
 
 func (r *reader) dropped(it *item, err error) {
 	it.drop = true
-	r.f.Warnings.add(it.src.Path(), err)
+	r.f.Warnings.addEntry(it.src.Path(), err)
 }
 
 // attributes reads where a link points and the extended attributes of what has
@@ -209,7 +212,7 @@ func (r *reader) attributes(it *item) {
 			r.dropped(it, err)
 			return
 		}
-		r.f.Warnings.add(it.src.Path(), err)
+		r.f.Warnings.addEntry(it.src.Path(), err)
 	}
 	it.entry.Link = a.Target
 	keepXattrs(it, a.Xattrs)
@@ -220,7 +223,7 @@ func (r *reader) attributes(it *item) {
 func (r *reader) xattrs(it *item, file source.File) {
 	xattrs, err := file.Xattrs()
 	if err != nil {
-		r.f.Warnings.add(it.src.Path(), err)
+		r.f.Warnings.addEntry(it.src.Path(), err)
 	}
 	keepXattrs(it, xattrs)
 }

@@ -80,7 +80,7 @@ type Warnings struct {
 }
 
 // Watcher passes a source's warnings on to the run's progress.
-func (w *Warnings) Watcher() source.Watcher { return source.Watcher{Warn: w.add} }
+func (w *Warnings) Watcher() source.Watcher { return source.Watcher{Warn: w.addEntry} }
 
 // Count is how many there were so far.
 func (w *Warnings) Count() int64 { return w.count.Load() }

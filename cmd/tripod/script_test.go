@@ -94,6 +94,8 @@ func condition(name string) (bool, error) {
 		return s3test.Installed(), nil
 	case "root":
 		return os.Geteuid() == 0, nil
+	case "unshare":
+		return exec.Command("unshare", "-m", "true").Run() == nil, nil
 	case "fuse":
 		f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
 		if err != nil {

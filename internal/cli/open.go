@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"syscall"
 	"time"
 
 	"tripod/internal/cli/terminal"
@@ -102,13 +104,31 @@ func (o *opened) begin(ctx context.Context, what string, m tripod.MachineID) (*l
 	})
 }
 
-// unlock opens the company's keys with the passphrase.
+// unlock opens the company's keys with the passphrase, or with the recovery code
+// where that alone is given.
 func (o *opened) unlock(ctx context.Context) (*seal.CompanyKeys, error) {
 	sealed, err := keyring.Load(ctx, o)
 	if err != nil {
 		return nil, err
 	}
-	return o.app.unlock(ctx, sealed, o.app.byPassphrase())
+	w := o.app.byPassphrase()
+	if !terminal.Given(passphraseVar) && terminal.Given(recoveryVar) {
+		w = o.app.byCode()
+	}
+	return o.app.unlock(ctx, sealed, w)
+}
+
+// readOnly reports whether the vault is where nothing can be written, as on a copy
+// that is mounted so.
+func (o *opened) readOnly(ctx context.Context) (bool, error) {
+	session, err := o.begin(ctx, "recovery", tripod.MachineID{})
+	if errors.Is(err, syscall.EROFS) || errors.Is(err, fs.ErrPermission) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return false, session.Close()
 }
 
 // way is one of the ways into a keyring.
@@ -271,6 +291,9 @@ func (o *opened) machineOrEnrol(ctx context.Context) (m *seal.MachineKeys, err e
 			_ = keyring.KeepCertificate(ctx, o, o.descriptor, o.config, m) // a spare copy: nothing depends on it today
 		}
 	}()
+	if err := keyring.Mixed(ctx, o, o.descriptor); err != nil {
+		return nil, err
+	}
 	if m, err = o.machine(ctx); !errors.Is(err, tripod.NotFound) {
 		return m, err
 	}

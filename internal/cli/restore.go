@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -12,6 +14,7 @@ import (
 
 	"tripod/internal/cli/listing"
 	"tripod/internal/cli/terminal"
+	"tripod/internal/core/run"
 	"tripod/internal/core/tripod"
 	"tripod/internal/engine/blobs"
 	"tripod/internal/engine/catalog"
@@ -38,12 +41,15 @@ that --host and --path leave; with an absolute PATH, of those that protect it.
 
 A whole snapshot of one folder puts the folder's content into DIR; one of several
 paths keeps their structure below DIR. A PATH is put into DIR under its own name.
-A disk or a stream goes into DIR under its name when that is a folder, else into
-the file or device of that name; "--to -" sends a stream to standard output.
+A disk or a stream goes into DIR under its name when that is a folder or ends in a
+slash, else into the file or device of that name; "--to -" sends a stream to
+standard output.
 
 Nothing that is in the way is touched unless --overwrite says so: "changed" leaves
 files alone that have the right size and time, and of large files rewrites only
-what differs; it also continues an interrupted restore. "always" replaces all.
+what differs; it also continues an interrupted restore. "always" replaces every
+file. What is in the way of a folder, or a folder in the way of a file, always
+stays, and what belongs there is left out with all below it.
 
 Of a long file, a disk or a stream that is damaged in the vault, what can be read
 goes to a file whose name ends in .partial; what is missing is named.`,
@@ -120,9 +126,10 @@ func (a *app) restore(ctx context.Context, f *restoreFlags, what string) (err er
 		which = fmt.Sprintf(" (the newest of %d sources)", n)
 	}
 	a.tellSnapshot(&s, which)
-	o := restore.Options{Path: path, To: f.target(), DryRun: f.dryRun, NumericOwner: f.numericOwner, Progress: a.Progress()}
+	show := &capped{next: a.Progress(), all: a.JSON}
+	o := restore.Options{Path: path, To: f.target(), DryRun: f.dryRun, NumericOwner: f.numericOwner, Progress: show.emit}
 	o.Overwrite, _ = overwriteRule(f.overwrite) // checked with the flags
-	if f.dryRun && !a.JSON && !a.Quiet {
+	if f.dryRun && f.to != stdout && (a.JSON || !a.Quiet) {
 		o.Each = func(path string, what restore.Action) { a.eachRestored(path, what) }
 	}
 	began := time.Now()
@@ -136,6 +143,7 @@ func (a *app) restore(ctx context.Context, f *restoreFlags, what string) (err er
 		report, err = restore.Files(ctx, u, s, o)
 	}
 	a.StopProgress()
+	show.rest(a)
 	if errors.Is(err, context.Canceled) || err != nil && report.Files+report.Folders+report.Failed == 0 {
 		return err // nothing was restored
 	}
@@ -152,13 +160,57 @@ func (a *app) tellSnapshot(s *catalog.Snapshot, which string) {
 		}{"restoring", 1, listing.OfSnapshot(s)})
 		return
 	}
-	a.Tell("Snapshot %s of %s: %s %s, %s%s", s.ID, terminal.Printable(s.Label.Host), s.Record.Type, terminal.Printable(strings.Join(s.Label.Paths, " ")),
-		terminal.When(s.Record.Time), which)
+	left := ""
+	if n := s.Label.Skipped; n > 0 {
+		left = fmt.Sprintf("; incomplete: its backup left out or warned of %s", tripod.Count(n, "entry"))
+	}
+	a.Tell("Snapshot %s of %s: %s %s, %s%s%s", s.ID, terminal.Printable(s.Label.Host), s.Record.Type, terminal.Printable(strings.Join(s.Label.Paths, " ")),
+		terminal.When(s.Record.Time), which, left)
 }
 
-// eachRestored lists what a dry run would do.
+// mostKept is how many files that are in the way are named; as JSON all are.
+const mostKept = 20
+
+// capped shows a restore's progress. Where there are very many files in the way,
+// it names the first.
+type capped struct {
+	next run.Progress
+	all  bool
+	kept int // only one warning is emitted at a time
+	left int
+}
+
+func (c *capped) emit(e run.Event) {
+	if _, kept := errors.AsType[*restore.Kept](e.Warning); kept && !c.all {
+		if c.kept++; c.kept > mostKept {
+			c.left++
+			return
+		}
+	}
+	c.next(e)
+}
+
+func (c *capped) rest(a *app) {
+	if c.left > 0 {
+		a.Warn("", tripod.Errorf(tripod.Conflict, "and %s more in the way and kept: --json lists all", were(int64(c.left), "file")))
+	}
+}
+
+// eachRestored lists what a dry run would do: as JSON one object per line.
 func (a *app) eachRestored(path string, what restore.Action) {
+	if a.JSON {
+		a.PrintJSON(a.Out, restoreEntry{"restore_entry", 1, string(what), path, terminal.Raw(path)})
+		return
+	}
 	a.Printf("%-8s %s\n", what, terminal.Printable(path))
+}
+
+type restoreEntry struct {
+	Type    string `json:"type"`
+	V       int    `json:"v"`
+	Action  string `json:"action"`
+	Path    string `json:"path"` // at the target
+	PathRaw string `json:"path_raw,omitempty"`
 }
 
 type restoreResult struct {
@@ -174,12 +226,35 @@ type restoreResult struct {
 	Reused    int64         `json:"reused_bytes"`
 	Unchanged int64         `json:"unchanged"`
 	Conflicts int64         `json:"conflicts"`
+	Blocked   int64         `json:"blocked"`
 	Failed    int64         `json:"failed"`
+	Total     int64         `json:"snapshot_files,omitempty"` // when names of files are lost
+	Unlisted  int64         `json:"unlisted_files,omitempty"`
+	Unread    []jsonSpan    `json:"unread,omitempty"`
 	Damaged   []string      `json:"damaged"`
 	Raw       []string      `json:"damaged_raw,omitempty"`
 	Partial   []jsonPartial `json:"partial"`
 	Warnings  int64         `json:"warnings"`
 	Seconds   float64       `json:"seconds"`
+}
+
+// jsonSpan is what the tree names from one path up to another, or to the end.
+type jsonSpan struct {
+	From     string `json:"from"`
+	FromRaw  string `json:"from_raw,omitempty"`
+	Until    string `json:"until,omitempty"`
+	UntilRaw string `json:"until_raw,omitempty"`
+}
+
+func describeUnread(list []blobs.Span) (out []jsonSpan) {
+	for _, s := range list {
+		j := jsonSpan{From: "/" + s.From, FromRaw: terminal.Raw("/" + s.From)}
+		if s.Until != "" {
+			j.Until, j.UntilRaw = "/"+s.Until, terminal.Raw("/"+s.Until)
+		}
+		out = append(out, j)
+	}
+	return out
 }
 
 type jsonPartial struct {
@@ -216,7 +291,8 @@ func (a *app) printRestore(f *restoreFlags, s *catalog.Snapshot, r *restore.Repo
 	if a.JSON {
 		d := listing.OfSnapshot(s)
 		return a.Result("restore", restoreResult{
-			s.ID, d.Host, d.Paths, d.Time, absolute(f.to), f.dryRun, r.Files, r.Folders, r.Bytes, r.Reused, r.Unchanged, r.Conflicts, r.Failed,
+			s.ID, d.Host, d.Paths, d.Time, f.where(r), f.dryRun, r.Files, r.Folders, r.Bytes, r.Reused, r.Unchanged, r.Conflicts, r.Blocked, r.Failed,
+			r.Total, r.Unlisted, describeUnread(r.Unread),
 			append([]string{}, r.Damaged...), terminal.RawAll(r.Damaged), describePartial(r.Partial), r.Warnings, took.Seconds(),
 		})
 	}
@@ -225,10 +301,11 @@ func (a *app) printRestore(f *restoreFlags, s *catalog.Snapshot, r *restore.Repo
 		what = tripod.Count(r.Files, "file") + ", " + what
 	}
 	if f.dryRun {
-		a.Printf("Would restore %s of snapshot %s to %s. Nothing was changed.\n", what, s.ID, terminal.Printable(absolute(f.to)))
+		a.Printf("Would restore %s of snapshot %s to %s. Nothing was changed.\n", what, s.ID, terminal.Printable(f.where(r)))
 	} else {
-		a.Printf("Restored %s of snapshot %s to %s in %s\n", what, s.ID, terminal.Printable(absolute(f.to)), terminal.Duration(took))
+		a.Printf("Restored %s of snapshot %s to %s in %s\n", what, s.ID, terminal.Printable(f.where(r)), terminal.Duration(took))
 	}
+	a.printUnread(r)
 	if r.Unchanged > 0 {
 		a.Printf("  %s right already\n", were(r.Unchanged, "file"))
 	}
@@ -236,7 +313,7 @@ func (a *app) printRestore(f *restoreFlags, s *catalog.Snapshot, r *restore.Repo
 		a.Printf("  %s in the way and kept; --overwrite changed replaces what differs\n", were(n, "file"))
 	}
 	if r.Blocked > 0 {
-		a.Printf("  %s left out: something of another type is in the way, see above\n", were(r.Blocked, "entry"))
+		a.Printf("  %s left out, folders with all below them: something of another type is in the way, see above\n", were(r.Blocked, "entry"))
 	}
 	if r.Failed > 0 {
 		a.Printf("  %s could not be restored, see above\n", tripod.Count(r.Failed, "entry"))
@@ -247,6 +324,40 @@ func (a *app) printRestore(f *restoreFlags, s *catalog.Snapshot, r *restore.Repo
 		}
 	}
 	return nil
+}
+
+// mostSpans of a tree that are named; as JSON all are.
+const mostSpans = 20
+
+// printUnread tells what damaged lists of folders cost.
+func (a *app) printUnread(r *restore.Report) {
+	if len(r.Unread) == 0 {
+		return
+	}
+	files := "files whose number is not known"
+	if r.Total > 0 {
+		a.Printf("  %s in the snapshot, %s restored\n", tripod.Count(r.Total, "file"), tripod.Number(r.Files))
+		files = "at least " + tripod.Count(r.Unlisted, "file")
+	}
+	a.Printf("  %s in damaged folders' lists, so not even the names are known:\n", files)
+	for i, s := range r.Unread {
+		if i == mostSpans {
+			a.Printf("    and %s more\n", tripod.Number(len(r.Unread)-i))
+			break
+		}
+		a.Printf("    %s\n", terminal.Printable(s.String()))
+	}
+}
+
+// where is what was written: a folder, or the file or device of a disk or stream.
+func (f *restoreFlags) where(r *restore.Report) string {
+	switch {
+	case len(r.Partial) == 1 && r.At != "" && r.Partial[0].At != "":
+		return r.Partial[0].At
+	case r.At != "":
+		return r.At
+	}
+	return absolute(f.to)
 }
 
 // were is a number of things that something happened to.
@@ -262,7 +373,11 @@ func (f *restoreFlags) target() string {
 	if f.to == stdout {
 		return f.to
 	}
-	return absolute(f.to)
+	to := absolute(f.to)
+	if os.IsPathSeparator(f.to[len(f.to)-1]) && !os.IsPathSeparator(to[len(to)-1]) {
+		to += string(filepath.Separator) // a folder is meant
+	}
+	return to
 }
 
 // restoreStream writes a stream to standard output or to a file.

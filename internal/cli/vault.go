@@ -101,6 +101,7 @@ func (a *app) vaultInit(ctx context.Context, yes bool, page string) error {
 	if err := a.giveKit(&r, now); err != nil {
 		return err
 	}
+	a.note = "no vault was made, and the recovery kit above is void"
 	if page != "" {
 		d, err := snapshot.ParseDescriptor(keys.Descriptor)
 		if err != nil {
@@ -114,7 +115,7 @@ func (a *app) vaultInit(ctx context.Context, yes bool, page string) error {
 	}
 	if terminal.IsTerminal(a.In) && a.Interactive() && !a.JSON && !yes {
 		if err := a.ConfirmCode(ctx, r.Code); err != nil {
-			return err
+			return void(err)
 		}
 		r.Confirmed = true
 	}
@@ -180,6 +181,9 @@ func (a *app) createVault(ctx context.Context, location string, keys *keyring.Ma
 		made = lookErr == nil && d.Vault == keys.Vault
 	}
 	err = errors.Join(err, store.Close())
+	if made {
+		a.note = "the vault was made, and its recovery kit is the one above"
+	}
 	switch {
 	case made && err != nil:
 		return fmt.Errorf("the vault %s was made, and its recovery kit is the one above: %w", location, err)
@@ -188,7 +192,7 @@ func (a *app) createVault(ctx context.Context, location string, keys *keyring.Ma
 	case err != nil:
 		return void(fmt.Errorf("vault %s: %w", location, err))
 	}
-	if err := a.enrolFirst(ctx, location, keys.Company, machine); err != nil {
+	if err := a.enrolFirst(ctx, location, keys, machine); err != nil {
 		return fmt.Errorf("the vault was made, and its recovery kit is the one above; this machine is not enrolled: %w", err)
 	}
 	return nil
@@ -199,7 +203,7 @@ func void(err error) error {
 	return fmt.Errorf("no vault was made, the recovery kit above is void: %w", err)
 }
 
-func (a *app) enrolFirst(ctx context.Context, location string, company *seal.CompanyKeys, machine *seal.MachineKeys) error {
+func (a *app) enrolFirst(ctx context.Context, location string, keys *keyring.Made, machine *seal.MachineKeys) error {
 	a.vault = location
 	o, err := a.open(ctx)
 	if err != nil {
@@ -211,7 +215,10 @@ func (a *app) enrolFirst(ctx context.Context, location string, company *seal.Com
 	}
 	err = keyring.SaveMachine(o.config, machine)
 	if err == nil {
-		err = keyring.Endorse(ctx, session, o.descriptor, company, machine, time.Now())
+		err = keyring.Endorse(ctx, session, o.descriptor, keys.Company, machine, time.Now())
+	}
+	if err == nil {
+		err = keys.Spare(ctx, session)
 	}
 	return errors.Join(err, session.Close(), o.Close())
 }
@@ -370,6 +377,11 @@ func (a *app) changePassphrase(ctx context.Context, w way, holder string) (err e
 	company, err := a.unlock(ctx, sealed, w)
 	if err != nil {
 		return err
+	}
+	if w.slot == seal.RecoverySlot {
+		if readOnly, err := o.readOnly(ctx); readOnly || err != nil {
+			return a.openedReadOnly(o, err)
+		}
 	}
 	passphrase, made, err := a.newPassphrase(ctx, newPassphraseVar)
 	if err != nil {

@@ -56,16 +56,19 @@ func OfSnapshots(found []catalog.Snapshot) []Snapshot {
 
 // Table prints snapshots for people.
 func Table(c *terminal.Console, found []catalog.Snapshot) {
-	rows := [][]string{{"ID", "TIME", "HOST", "TYPE", "FILES", "SIZE", "TAGS", "PATHS"}}
+	rows := [][]string{{"ID", "TIME", "HOST", "TYPE", "FILES", "SIZE", "LEFT OUT", "TAGS", "PATHS"}}
 	for i, s := range OfSnapshots(found) {
-		files, tags := "-", "-"
+		files, left, tags := "-", "-", "-"
 		if found[i].Record.Type == tripod.Files {
 			files = tripod.Number(s.Files)
+		}
+		if s.Skipped > 0 {
+			left = tripod.Number(s.Skipped)
 		}
 		if len(s.Tags) > 0 {
 			tags = strings.Join(s.Tags, ",")
 		}
-		rows = append(rows, []string{s.ID, terminal.When(found[i].Record.Time), s.Host, s.Type, files, terminal.Size(s.Bytes), tags, strings.Join(s.Paths, " ")})
+		rows = append(rows, []string{s.ID, terminal.When(found[i].Record.Time), s.Host, s.Type, files, terminal.Size(s.Bytes), left, tags, strings.Join(s.Paths, " ")})
 	}
 	c.Table(rows)
 }

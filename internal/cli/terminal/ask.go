@@ -187,6 +187,11 @@ const (
 	maxSecret     = 64 << 10
 )
 
+// Given reports whether Secret finds one.
+func Given(name string) bool {
+	return os.Getenv(name) != "" || os.Getenv(name+suffixFile) != "" || os.Getenv(name+suffixCommand) != ""
+}
+
 // Secret takes a secret from the environment variable name, from the file that
 // name_FILE names, or from the output of the command in name_COMMAND. found is
 // false when none is set.

@@ -51,7 +51,7 @@ func (c *Console) ConfirmCode(ctx context.Context, code string) error {
 	for {
 		got, err := c.Ask(ctx, "When you have it, type the last two groups of the recovery code: ")
 		if err != nil {
-			return fmt.Errorf("recovery code not confirmed, no vault was made: %w", err)
+			return fmt.Errorf("recovery code not confirmed: %w", err)
 		}
 		if strings.EqualFold(strings.NewReplacer("-", "", " ", "").Replace(got), want) {
 			return nil

@@ -63,10 +63,21 @@ func New(passphrase string, now time.Time, cost seal.Argon) (*Made, error) {
 	return m, nil
 }
 
+const hintAnew = "look at the disk that damaged it; tripod vault passphrase writes the keyring anew, twice"
+
 const (
 	minPassphrase = 8 // characters
-	copies        = 2 // of a keyring that Change stores
+	copies        = 2 // of a keyring that are stored
 )
+
+// Spare stores the second copy of a new vault's keyring: a keyring is all that
+// there is of the keys, and a bad place on a disk must not take it.
+func (m *Made) Spare(ctx context.Context, a vault.Admin) error {
+	if err := a.PutDocument(ctx, vault.KeyringName(copies), m.Keyring); err != nil {
+		return fmt.Errorf("copy of the keyring: %w", err)
+	}
+	return nil
+}
 
 // StrongEnough refuses a new passphrase that anyone who gets hold of the vault
 // would guess at once.
@@ -92,7 +103,15 @@ type Sealed struct {
 	// that has not ended.
 	Unlocked *seal.Unlocked
 
-	unread error // the part of Damage that loading found
+	unread error        // the part of Damage that loading found
+	name   string       // of the keyring's object
+	spares []sealedCopy // of it, stored under other names with other bytes
+}
+
+// sealedCopy is a keyring as stored.
+type sealedCopy struct {
+	name string
+	ring *seal.Keyring
 }
 
 // Documents is the part of vault.Reader that keys need.
@@ -140,6 +159,8 @@ func Load(ctx context.Context, r Documents) (*Sealed, error) {
 	}
 	s := &Sealed{Descriptor: d}
 	var damage error // of those newer than s.Keyring
+	var damaged int  // the highest of these
+	var all []sealedCopy
 	err = r.Documents(ctx, vault.KeyringPrefix, func(name string, content []byte) error {
 		n, ok := vault.ParseKeyringName(name)
 		if !ok {
@@ -154,7 +175,11 @@ func Load(ctx context.Context, r Documents) (*Sealed, error) {
 		case !belongs(ring, n):
 			damage = tripod.Errorf(tripod.Corrupt, "%s: is keyring number %d, an older one", name, ring.Number)
 		default:
-			s.Keyring, damage = ring, nil
+			s.Keyring, s.name, damage = ring, name, nil
+			all = append(all, sealedCopy{name, ring})
+		}
+		if damage != nil {
+			damaged = n
 		}
 		// A damaged one keeps its number, so that the next is written behind it.
 		s.Number = max(s.Number, n)
@@ -169,9 +194,17 @@ func Load(ctx context.Context, r Documents) (*Sealed, error) {
 	case s.Keyring == nil:
 		return nil, tripod.Errorf(tripod.Corrupt, "the vault's keyring is missing").
 			WithHint("copy the files below keyring/ from another copy of this vault")
+	case damage != nil && belongs(s.Keyring, damaged):
+		s.unread = tripod.Errorf(tripod.Corrupt, "one copy of the vault's keyring cannot be read, the other is used: %w", damage).
+			WithHint(hintAnew)
 	case damage != nil:
 		s.unread = tripod.Errorf(tripod.Corrupt, "the vault's newest keyring cannot be read, one before it is used: %w", damage).
 			WithHint("copy the files below keyring/ from another copy of this vault; until then a passphrase from before the last change is the one that opens")
+	}
+	for _, c := range all {
+		if c.ring.Number == s.Keyring.Number && !bytes.Equal(c.ring.Marshal(), s.Keyring.Marshal()) {
+			s.spares = append(s.spares, c)
+		}
 	}
 	s.Damage = s.unread
 	return s, nil
@@ -184,13 +217,57 @@ func belongs(ring *seal.Keyring, n int) bool {
 
 // OpenPassphrase opens the keyring with a passphrase; Denied when it is wrong.
 func (s *Sealed) OpenPassphrase(passphrase string) (*seal.CompanyKeys, error) {
-	return s.opened(s.Keyring.OpenPassphrase(passphrase))
+	return s.opened(s.try(func(k *seal.Keyring) (*seal.Unlocked, error) { return k.OpenPassphrase(passphrase) }))
 }
 
 // OpenCode opens the keyring with a recovery code; Denied when it is another
 // company's.
 func (s *Sealed) OpenCode(code seal.RecoveryCode) (*seal.CompanyKeys, error) {
-	return s.opened(s.Keyring.OpenCode(code))
+	return s.opened(s.try(func(k *seal.Keyring) (*seal.Unlocked, error) { return k.OpenCode(code) }))
+}
+
+// try opens the newest keyring, or the copy of it that was stored along with it:
+// when the two differ, one is damaged.
+func (s *Sealed) try(open func(*seal.Keyring) (*seal.Unlocked, error)) (*seal.Unlocked, error) {
+	u, err := open(s.Keyring)
+	if err == nil {
+		return u, nil
+	}
+	for _, c := range s.spares {
+		if u, spareErr := open(c.ring); spareErr == nil {
+			s.unread = errors.Join(s.unread, tripod.Errorf(tripod.Corrupt, "%s is damaged, its copy %s was used: %w", s.name, c.name, err).
+				WithHint(hintAnew))
+			s.Keyring = c.ring
+			return u, nil
+		}
+	}
+	if errors.Is(err, tripod.Corrupt) {
+		return nil, tripod.Errorf(tripod.Corrupt, "%s is damaged: %w", s.name, err).
+			WithHint("copy the files below keyring/ from another copy of this vault, or from beside the recovery kit")
+	}
+	if len(s.spares) > 0 && errors.Is(err, tripod.Denied) {
+		hint := tripod.HintOf(err)
+		return nil, tripod.Errorf(tripod.Denied, "%w", err).
+			WithHint("%s; %s or its copy is damaged too, so the files below keyring/ of another copy of this vault may open where these do not", hint, s.name)
+	}
+	return nil, err
+}
+
+// Mixed returns Corrupt when the vault's descriptor is not of the company whose
+// keyring lies beside it: then what a machine stores would come among the data of
+// someone else, who cannot open it.
+func Mixed(ctx context.Context, r Documents, d *snapshot.Descriptor) error {
+	return r.Documents(ctx, vault.KeyringPrefix, func(name string, content []byte) error {
+		if _, ok := vault.ParseKeyringName(name); !ok {
+			return nil
+		}
+		ring, err := seal.UnmarshalKeyring(content)
+		if err != nil || ring.Company == d.Company {
+			return nil //nolint:nilerr // a damaged one says nothing of whose it is
+		}
+		return tripod.Errorf(tripod.Corrupt, "the vault's descriptor is of company %.8s, %s of company %.8s: one of them was exchanged", d.Company, name, ring.Company).
+			WithHint("nothing was stored; put the file %s and the folder %s of another copy of this vault in their places", vault.DescriptorName, vault.KeyringPrefix)
+	})
 }
 
 // opened refuses a descriptor that was signed by someone else's key: whoever
@@ -254,8 +331,7 @@ func (s *Sealed) Change(ctx context.Context, a Writable, change func(u *seal.Unl
 	if err != nil {
 		return err
 	}
-	// Twice: a keyring is all that there is of the keys, and a bad place on a disk
-	// must not take it.
+	// Twice, see Spare.
 	encoded := next.Marshal()
 	for range copies {
 		if err := a.PutDocument(ctx, vault.KeyringName(s.Number+1), encoded); err != nil {

@@ -591,3 +591,83 @@ func TestAcceptingKeepsWhatIsKnownOfADamagedRecord(t *testing.T) {
 	delete(h.s, second)
 	l.wants("gone", "up to number 1, but this machine has seen number 2, made 1970-01-01 00:00 UTC")
 }
+
+// A bad place in one of two copies costs nothing, wherever it is.
+func TestADamagedKeyringIsOpenedByItsCopy(t *testing.T) {
+	for _, bad := range []int{1, 2} {
+		s, made := newShelf(t)
+		if err := made.Spare(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+		whole := s[vault.KeyringName(bad)]
+		for at := range whole {
+			if at%41 != 0 && at < len(whole)-1 {
+				continue // some of them are enough
+			}
+			spoiled := slices.Clone(whole)
+			spoiled[at] ^= 4
+			s[vault.KeyringName(bad)] = spoiled
+			sealed, err := Load(t.Context(), s)
+			if err != nil {
+				t.Fatalf("byte %d of copy %d: %v", at, bad, err)
+			}
+			if _, err := sealed.OpenPassphrase(passphrase); err != nil {
+				t.Fatalf("byte %d of copy %d: %v", at, bad, err)
+			}
+			if _, err := sealed.OpenCode(made.Code); err != nil {
+				t.Fatalf("byte %d of copy %d, by the code: %v", at, bad, err)
+			}
+		}
+	}
+}
+
+func TestADamagedKeyringIsNamed(t *testing.T) {
+	s, made := newShelf(t)
+	name := vault.KeyringName(1)
+	spoiled := slices.Clone(s[name])
+	spoiled[len(spoiled)-1] ^= 1
+	s[name] = spoiled
+	for _, spare := range []bool{false, true} {
+		if spare {
+			s[vault.KeyringName(2)] = made.Keyring[:len(made.Keyring)-1]
+		}
+		_, err := load(t, s).OpenPassphrase(passphrase)
+		if !errors.Is(err, tripod.Corrupt) || !strings.Contains(err.Error(), name) || !strings.Contains(tripod.HintOf(err), "another copy") {
+			t.Errorf("no whole copy: %v: %s", err, tripod.HintOf(err))
+		}
+	}
+	s[vault.KeyringName(2)] = made.Keyring
+	s[name], s[vault.KeyringName(2)] = s[vault.KeyringName(2)], s[name]
+	sealed := load(t, s)
+	if _, err := sealed.OpenPassphrase(passphrase); err != nil || sealed.Damage == nil || !strings.Contains(sealed.Damage.Error(), vault.KeyringName(2)) {
+		t.Errorf("%v, damage %v", err, sealed.Damage)
+	}
+	// Whoever sees this has it written anew.
+	if err := sealed.ChangePassphrase(t.Context(), s, "", "something else", cheap); err != nil {
+		t.Fatal(err)
+	}
+	sealed = load(t, s)
+	if _, err := sealed.OpenPassphrase("something else"); err != nil || sealed.Damage != nil {
+		t.Errorf("%v, damage %v", err, sealed.Damage)
+	}
+	if _, err := sealed.OpenPassphrase(passphrase); !errors.Is(err, tripod.Denied) {
+		t.Errorf("the one before: %v", err)
+	}
+}
+
+// Nothing may be stored into a vault that is half another company's.
+func TestAnExchangedDescriptorIsRefused(t *testing.T) {
+	s, _ := newShelf(t)
+	other, _ := newShelf(t)
+	if err := Mixed(t.Context(), s, load(t, s).Descriptor); err != nil {
+		t.Error(err)
+	}
+	d := load(t, other).Descriptor
+	if err := Mixed(t.Context(), s, d); !errors.Is(err, tripod.Corrupt) || tripod.HintOf(err) == "" {
+		t.Errorf("another's descriptor: %v", err)
+	}
+	s[vault.KeyringName(1)] = []byte("damaged")
+	if err := Mixed(t.Context(), s, d); err != nil {
+		t.Errorf("a damaged keyring: %v", err)
+	}
+}

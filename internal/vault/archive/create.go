@@ -84,23 +84,19 @@ func opening(ctx context.Context, src vault.Source) (documents []document, d *sn
 		}
 		return content
 	}
-	keyring := ""
-	var successions []string
-	err = src.Names(ctx, vault.KeyringPrefix, func(name string, _ int64) error {
-		keyring = name
-		return nil
-	})
-	if err == nil {
-		err = src.Names(ctx, vault.SuccessionPrefix, func(name string, _ int64) error {
-			successions = append(successions, name)
-			return nil
-		})
+	var names []string
+	for _, prefix := range []string{vault.KeyringPrefix, vault.SuccessionPrefix} {
+		if err == nil {
+			err = src.Names(ctx, prefix, func(name string, _ int64) error {
+				names = append(names, name)
+				return nil
+			})
+		}
+		if err == nil && len(names) == 0 {
+			err = tripod.Errorf(tripod.Corrupt, "the vault has no keyring").WithHint("nobody could open the archive: heal the vault first")
+		}
 	}
-	if err == nil && keyring == "" {
-		err = tripod.Errorf(tripod.Corrupt, "the vault has no keyring").WithHint("nobody could open the archive: heal the vault first")
-	}
-	read(keyring)
-	for _, name := range successions {
+	for _, name := range names {
 		read(name)
 	}
 	content := read(vault.DescriptorName)

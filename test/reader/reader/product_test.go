@@ -19,6 +19,7 @@ import (
 	"tripod/internal/engine/backup"
 	"tripod/internal/engine/keyring"
 	"tripod/internal/vault"
+	"tripod/internal/vault/archive"
 	"tripod/internal/vault/local"
 )
 
@@ -87,6 +88,57 @@ func TestReaderRestoresWhatTheProductBackedUp(t *testing.T) {
 	must(t, err)
 	if len(left) != 2 || len(r.Warnings) != 0 {
 		t.Errorf("%d snapshots are left, warnings %q", len(left), r.Warnings)
+	}
+}
+
+// An archive and the recovery code bring back everything, when the vault is gone.
+func TestReaderRestoresFromTheArchiveAlone(t *testing.T) {
+	ctx := context.Background()
+	source, err := filepath.Abs("../../../internal/core")
+	must(t, err)
+	dir := t.TempDir()
+	store, err := storefs.Open(dir)
+	must(t, err)
+	made, err := keyring.New(testPassphrase, time.Unix(1, 0), seal.Argon{Time: 1, Memory: 256, Threads: 1})
+	must(t, err, local.Create(ctx, store, made.Descriptor, made.Keyring))
+	v, err := local.Open(ctx, store, local.Options{IndexDir: t.TempDir()})
+	must(t, err)
+	session, err := v.Begin(ctx, vault.Holder{Text: "test"}, nil)
+	must(t, err)
+	machine, err := made.Company.NewMachine()
+	must(t, err, keyring.Endorse(ctx, session, v.Descriptor(), made.Company, machine, time.Unix(2, 0)))
+	o := backup.Options{Keys: machine, Vault: patient{session}, CacheDir: t.TempDir(), Host: "here", Paths: []string{source}, Now: time.Unix(3, 0)}
+	for range 2 {
+		in, err := files.New(files.Options{Paths: []string{source}})
+		must(t, err)
+		o.Now = o.Now.Add(time.Hour)
+		_, err = backup.Files(ctx, in, o)
+		must(t, err, in.Close())
+	}
+	must(t, session.Close())
+
+	place := t.TempDir()
+	to, err := storefs.Open(place)
+	must(t, err, archive.Create(ctx, v, to, time.Now(), time.Time{}))
+	a, err := local.Open(ctx, to, local.Options{IndexDir: t.TempDir()})
+	must(t, err)
+	session, err = a.Begin(ctx, vault.Holder{Text: "test"}, nil)
+	must(t, err)
+	report, err := archive.Run(ctx, v, a, session, archive.Options{Now: time.Now(), Segment: 256 << 10})
+	must(t, err, report.Err(), session.Close(), a.Close(), v.Close(), os.RemoveAll(dir))
+
+	r, err := Open(place, made.Code.String())
+	must(t, err)
+	snaps, err := r.Snapshots()
+	must(t, err)
+	if len(snaps) != 2 || report.Segments < 2 {
+		t.Fatalf("%d snapshots in %d segments", len(snaps), report.Segments)
+	}
+	for _, s := range snaps {
+		out := t.TempDir()
+		_, err := r.Restore(s, out)
+		must(t, err)
+		same(t, source, filepath.Join(out, source))
 	}
 }
 

@@ -43,6 +43,7 @@ type image struct {
 	file    *os.File
 	path    string // what is written
 	final   string // what it becomes
+	folder  string // to be made if it is not there
 	device  bool
 	reuse   bool // there may be blocks that are right already
 	zeros   bool // holes must be made
@@ -144,10 +145,11 @@ func (t *image) locate() error {
 	}
 	t.final = t.To
 	i, err := os.Stat(t.final)
-	if err == nil && i.IsDir() {
-		t.final = filepath.Join(t.To, t.diskName())
+	if folder := os.IsPathSeparator(t.To[len(t.To)-1]); err == nil && i.IsDir() || folder && os.IsNotExist(err) {
+		t.final, t.folder = filepath.Join(t.To, t.diskName()), t.To
 		i, err = os.Lstat(t.final)
 	}
+	t.report.At = t.final
 	t.device = err == nil && i.Mode()&os.ModeDevice != 0
 	t.path = t.final
 	if !t.device {
@@ -191,6 +193,11 @@ func (t *image) diskName() string {
 }
 
 func (t *image) openTarget(size int64) error {
+	if t.folder != "" {
+		if err := os.MkdirAll(t.folder, 0o777); err != nil { //nolint:gosec // the user's own umask
+			return durable.Classify(err, "make folder", t.folder)
+		}
+	}
 	flags := os.O_RDWR
 	if !t.device && t.path != t.final {
 		flags |= os.O_CREATE

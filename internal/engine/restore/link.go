@@ -14,6 +14,7 @@ import (
 type master struct {
 	dir  *folder
 	name string
+	same *info       // what was right already
 	ok   atomic.Bool // restored whole
 	lost atomic.Bool // its content is damaged in the vault
 }
@@ -33,8 +34,16 @@ func (w *walker) hardLink(m *master, dir *folder, e *tree.Entry, there *info) {
 			w.keep(dir, e.Name, "is there already and is kept", there.kind() == tree.Dir)
 			return
 		}
+		if w.Overwrite == Changed && m.same != nil && m.same.same(there) {
+			l.action = Same
+		}
 	}
 	w.tell(path, l.action)
+	if l.action == Same {
+		w.count(func(r *Report) { r.Unchanged++ })
+		w.meter.Add(1, e.Size)
+		return
+	}
 	if w.DryRun {
 		w.count(func(r *Report) { r.Files++ })
 		w.meter.Add(1, e.Size)

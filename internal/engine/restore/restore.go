@@ -58,7 +58,8 @@ type Options struct {
 	// protected path; empty for everything. Files only.
 	Path string
 	// To is the folder to restore into, made if need be. A disk or stream may
-	// name the file to make or the device to write.
+	// name the file to make or the device to write; with a separator at its end
+	// it is a folder then, too.
 	To        string
 	Overwrite Overwrite
 	DryRun    bool // look, tell, change nothing
@@ -91,15 +92,16 @@ const (
 // names counts once for each. So a whole restore into a new folder has as many
 // Files as the backup.
 type Report struct {
-	Files     int64 // made, replaced or updated
-	Folders   int64 // made
-	Bytes     int64 // of content written
-	Reused    int64 // bytes of content that were right already
-	Unchanged int64 // files that were right already
-	Conflicts int64 // what was in the way and is kept
-	Blocked   int64 // of Conflicts, what no rule replaces: a folder where a file belongs, or anything else where a folder does
-	Failed    int64 // files and folders that could not be restored; damaged ones included
-	Warnings  int64 // all that was told as a warning, conflicts and failures included
+	At        string // the file or device that a disk or stream was, or would be, restored to
+	Files     int64  // made, replaced or updated
+	Folders   int64  // made
+	Bytes     int64  // of content written
+	Reused    int64  // bytes of content that were right already
+	Unchanged int64  // files that were right already
+	Conflicts int64  // what was in the way and is kept
+	Blocked   int64  // of Conflicts, what no rule replaces: a folder where a file belongs, or anything else where a folder does
+	Failed    int64  // files and folders that could not be restored; damaged ones included
+	Warnings  int64  // all that was told as a warning, conflicts and failures included
 	// Unread are the stretches of the tree that cannot be read; the first. The
 	// names in them are not known, only how many files a whole snapshot of Total
 	// files has beyond those that are: Unlisted, counted in Failed. Both are 0
@@ -301,7 +303,9 @@ func named(path string, err error) error {
 
 // warn tells what is not as it was. path is in the snapshot.
 func (j *job) warn(path string, err error) {
-	err = named(path, err)
+	if _, told := errors.AsType[*Kept](err); !told {
+		err = named(path, err)
+	}
 	j.mu.Lock()
 	j.report.Warnings++
 	if len(j.report.Problems) < mostListed {
@@ -353,8 +357,18 @@ func (j *job) keep(dir *folder, name, what string, blocked bool) {
 		}
 	})
 	j.tell(dir.at(name), Keep)
-	j.warn(dir.inSnapshot(name), tripod.Errorf(tripod.Conflict, "%s %s", dir.at(name), what))
+	path := dir.inSnapshot(name)
+	j.warn(path, &Kept{named(path, tripod.Errorf(tripod.Conflict, "%s %s", dir.at(name), what))})
 }
+
+// Kept warns of what was in the way of an entry and is kept.
+type Kept struct{ err error }
+
+// Error tells what was kept.
+func (k *Kept) Error() string { return k.err.Error() }
+
+// Unwrap gives the Conflict.
+func (k *Kept) Unwrap() error { return k.err }
 
 func (j *job) tell(path string, what Action) {
 	if j.Each == nil || (what == Make && !j.DryRun) {

@@ -535,6 +535,18 @@ func TestStreams(t *testing.T) {
 		if got, _ := os.ReadFile(filepath.Join(dir, "db.sql")); !bytes.Equal(got, data) {
 			t.Fatalf("%d bytes of %d in the file", len(got), n)
 		}
+		// A separator at the end makes a folder of what is not there.
+		to, at := dir+"/new/", filepath.Join(dir, "new", "db.sql")
+		for _, dry := range []bool{true, false} {
+			r, err := restore.StreamTo(context.Background(), w.Vault, latest(t, w), restore.Options{To: to, DryRun: dry})
+			if err != nil || r.At != at {
+				t.Fatalf("to %s: %v", r.At, err)
+			}
+			if _, err := os.Lstat(filepath.Join(dir, "new")); dry && err == nil {
+				t.Fatal("a dry run made the folder")
+			}
+		}
+		holds(t, at, data)
 	}
 }
 

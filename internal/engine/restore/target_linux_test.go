@@ -335,6 +335,9 @@ func TestHardLinks(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%+v: %v", r, err)
 		}
+		if rule == restore.Changed && (r.Unchanged != 3 || r.Files != 0) {
+			t.Errorf("what is right already is made again: %+v", r)
+		}
 		var inode uint64
 		for _, f := range all[3:] {
 			var st unix.Stat_t

@@ -220,10 +220,10 @@ func (w *walker) folder(dir *folder, e *tree.Entry, there *info) error {
 	f := &folder{parent: dir, name: e.Name, path: dir.at(e.Name), tree: e.Path()}
 	switch {
 	case there != nil && there.kind() == tree.Symlink:
-		w.keep(dir, e.Name, "is a symbolic link in the way of a folder and is not followed; all below it is left out", true)
+		w.keep(dir, e.Name, "is a symbolic link in the way of a folder and is not followed; the folder is left out with all below it", true)
 		return nil
 	case there != nil && there.kind() != tree.Dir:
-		w.keep(dir, e.Name, "is a file in the way of a folder; all below it is left out", true)
+		w.keep(dir, e.Name, "is a file in the way of a folder, which is left out with all below it", true)
 		return nil
 	case there == nil && w.DryRun:
 		f.missing = true
@@ -272,6 +272,9 @@ func (w *walker) regular(ctx context.Context, dir *folder, e *tree.Entry, there 
 	}
 	if e.Group != 0 && hardLinks {
 		m := &master{dir: dir, name: e.Name}
+		if f.action == Same {
+			m.same = there
+		}
 		dir.hold()
 		w.groups[e.Group], f.master = m, m
 	}

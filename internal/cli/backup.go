@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -186,7 +187,7 @@ func (a *app) backup(ctx context.Context, f *backupFlags, paths []string) (err e
 	})
 	a.StopProgress()
 	if err := errors.Join(err, session.Close()); err != nil {
-		return err
+		return full(err)
 	}
 	if !f.dryRun {
 		if err := o.remember(ctx, report.Key.Machine.String()+"/"+report.Key.Source.String()+"/"); err != nil {
@@ -243,6 +244,15 @@ func (o *opened) backUp(ctx context.Context, f *backupFlags, paths []string, b b
 	}
 	report, err := backup.Files(ctx, tree, b)
 	return report, errors.Join(err, tree.Close())
+}
+
+// full says of a backup that found no more space what frees some.
+func full(err error) error {
+	if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
+		return err
+	}
+	return tripod.Errorf(tripod.Exhausted, "%w", err).
+		WithHint("%s; what this backup has stored so far is kept for the next, and tripod collect frees it", tripod.HintOf(err))
 }
 
 // warnOfLinks tells of paths that are symbolic links: who names one mostly means

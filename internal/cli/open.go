@@ -16,6 +16,7 @@ import (
 	"tripod/internal/driver/store"
 	"tripod/internal/engine/keyring"
 	"tripod/internal/vault"
+	"tripod/internal/vault/archive"
 	"tripod/internal/vault/local"
 	"tripod/internal/vault/replicate"
 )
@@ -27,8 +28,9 @@ type opened struct {
 	location   string
 	store      Store
 	descriptor *snapshot.Descriptor
-	config     string // this machine's configuration
-	cache      string // of this vault
+	config     string   // this machine's configuration
+	cache      string   // of this vault
+	place      [16]byte // tells this copy of the vault from others
 }
 
 // open opens the vault that the flags name.
@@ -70,11 +72,10 @@ func (o *opened) openIn(ctx context.Context, caches string, rate int64) (err err
 	if err != nil {
 		return fmt.Errorf("vault %s: %w", o.location, err)
 	}
-	place, err := replicate.Place(ctx, o.store, o.descriptor)
-	if err != nil {
+	if o.place, err = replicate.Place(ctx, o.store, o.descriptor); err != nil {
 		return fmt.Errorf("vault %s: %w", o.location, err)
 	}
-	o.cache = cacheOf(caches, place)
+	o.cache = cacheOf(caches, o.place)
 	progress := o.app.Progress()
 	defer o.app.StopProgress()
 	var within store.Store = o.store
@@ -332,7 +333,15 @@ func (o *opened) putBack(ctx context.Context, m *seal.MachineKeys) error {
 // watch looks at what the vault shows of the snapshots in scope, beside what this
 // machine has seen of them before.
 func (o *opened) watch(ctx context.Context, scope string) (*keyring.Watch, error) {
-	return keyring.NewWatch(ctx, o, o.descriptor, o.config, scope)
+	memory := o.descriptor.Vault
+	is, err := archive.Is(ctx, o)
+	if err != nil && !is {
+		return nil, err
+	}
+	if is {
+		memory = o.place
+	}
+	return keyring.NewWatch(ctx, o, o.descriptor, keyring.MemoryFile(o.config, memory), scope)
 }
 
 // remember keeps what this command has put into the vault, whose losses were told

@@ -235,10 +235,11 @@ type Watch struct {
 	file   string
 }
 
-// NewWatch looks at a vault, as Memory.Look does, with the memory in this
-// machine's configuration.
-func NewWatch(ctx context.Context, r Documents, d *snapshot.Descriptor, config, scope string) (*Watch, error) {
-	w := &Watch{file: MemoryFile(config, d.Vault)}
+// NewWatch looks at a vault, as Memory.Look does, with the memory in this file; see
+// MemoryFile. Copies of a vault are held to what any of them has shown, but for
+// archives, which lag behind by their nature: those have memories of their own.
+func NewWatch(ctx context.Context, r Documents, d *snapshot.Descriptor, file, scope string) (*Watch, error) {
+	w := &Watch{file: file}
 	w.memory, w.Forgot = ReadMemory(w.file)
 	var err error
 	w.View, err = w.memory.Look(ctx, r, d, scope)

@@ -130,7 +130,7 @@ func Run(ctx context.Context, src vault.Source, dst *local.Vault, session *local
 	}
 	chains, err := a.plan(ctx)
 	if err == nil {
-		err = a.company(ctx, chains)
+		err = a.company(ctx)
 	}
 	if err == nil {
 		err = a.resume(ctx, chains)

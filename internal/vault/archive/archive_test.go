@@ -531,3 +531,33 @@ func TestOnlyAnArchiveOfTheVault(t *testing.T) {
 		t.Errorf("a place in use: %v", err)
 	}
 }
+
+// TestWhatOpensSnapshotsIsLockedAsLong: a keyring and a grant that come later are
+// locked as long as what they open, also when there is nothing else to archive.
+func TestWhatOpensSnapshotsIsLockedAsLong(t *testing.T) {
+	s := newSite(t, 16)
+	record := s.backup(t, 1, time.Unix(1, 0))
+	k := keyOf(t, record)
+	to, dir := &locksOf{Store: mem.New(), until: map[string]time.Time{}}, t.TempDir()
+	soon, late := inAnHour(), inAnHour().Add(time.Hour)
+	_, err := s.archiveTo(t.Context(), t, to, dir, archive.Options{Until: soon})
+	must(t, err)
+	v := open(t, to, dir)
+	_, err = archive.Extend(t.Context(), v, k, time.Now(), late)
+	must(t, err)
+	must(t, v.Close())
+	holder := []byte("a further holder")
+	grant := vault.GrantName(k, snapshot.HashOf(holder))
+	s.write(t, func(session *local.Session) {
+		must(t, session.PutDocument(t.Context(), vault.KeyringName(2), []byte("another keyring")))
+		must(t, session.PutDocument(t.Context(), grant, s.m.Grant(record, holder, 1)))
+	})
+	report, err := s.archiveTo(t.Context(), t, to, dir, archive.Options{Until: soon})
+	must(t, err)
+	must(t, report.Err())
+	for _, name := range []string{vault.KeyringName(1), vault.KeyringName(2), grant} {
+		if !to.until[name].Equal(late) {
+			t.Errorf("%s is locked until %s, want %s", name, to.until[name], late)
+		}
+	}
+}

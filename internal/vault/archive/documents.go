@@ -36,7 +36,7 @@ func (a *archiving) lock(ctx context.Context, object string) error {
 }
 
 // company brings what belongs to no snapshot: it opens and checks the snapshots.
-func (a *archiving) company(ctx context.Context, chains []chain) error {
+func (a *archiving) company(ctx context.Context) error {
 	if err := a.sameKey(ctx); err != nil {
 		return err
 	}
@@ -45,16 +45,21 @@ func (a *archiving) company(ctx context.Context, chains []chain) error {
 			return err
 		}
 	}
-	if !slices.ContainsFunc(chains, func(c chain) bool { return len(c.take) > 0 }) {
-		return nil
-	}
-	if !a.Until.IsZero() {
-		if err := Probe(ctx, a.dst.Store(), a.Until); err != nil {
-			return err
+	// Without these nobody opens what is locked: they stay as long as the last of it.
+	until := a.Until
+	err := a.dst.Names(ctx, vault.ManifestPrefix, func(name string, _ int64) error {
+		if _, last, ok := vault.ParseManifestName(name); ok && last.After(until) {
+			until = last
 		}
+		return nil
+	})
+	if err != nil || !until.After(a.Now) {
+		return err
 	}
-	// Without these nobody opens what is locked.
-	return LockCompany(ctx, a.dst, func(object string) error { return a.lock(ctx, object) })
+	if err := Probe(ctx, a.dst.Store(), until); err != nil {
+		return err
+	}
+	return LockCompany(ctx, a.dst, func(object string) error { return a.dst.Store().Lock(ctx, object, until) })
 }
 
 // LockCompany calls lock with the documents that every snapshot of an archive needs.
@@ -388,13 +393,18 @@ func (a *archiving) regranted(ctx context.Context) error {
 		return nil
 	})
 	for _, name := range missing {
-		if err == nil {
-			err = a.document(ctx, name)
-			if err == nil {
-				err = a.lock(ctx, name)
-			}
-			err = a.problem(name, err)
+		if err != nil {
+			break
 		}
+		k, _ := keyOfGrant(name)
+		_, until, failed := newestManifest(ctx, a.dst, k)
+		if failed == nil {
+			failed = a.document(ctx, name)
+		}
+		if failed == nil && until.After(a.Now) {
+			failed = a.dst.Store().Lock(ctx, name, until)
+		}
+		err = a.problem(name, failed)
 	}
 	return err
 }

@@ -107,3 +107,22 @@ func TestLong(t *testing.T) {
 		}
 	}
 }
+
+// A snapshot that left something out is marked; where none did, there is no
+// column for it.
+func TestIncompleteSnapshotsAreMarked(t *testing.T) {
+	of := func(left ...int64) string {
+		var list []catalog.Snapshot
+		for _, n := range left {
+			list = append(list, catalog.Snapshot{ID: "12345678", Record: &snapshot.Record{Type: tripod.Files}, Label: &snapshot.Label{Host: "h", Skipped: n, Paths: []string{"/d"}}})
+		}
+		return shown(t, false, func(c *terminal.Console) error { Table(c, list); return nil })
+	}
+	if text := of(0, 0); strings.Contains(text, "LEFT OUT") {
+		t.Errorf("%s", text)
+	}
+	lines := strings.Split(of(0, 1234), "\n")
+	if !strings.Contains(lines[0], "  LEFT OUT  ") || !strings.Contains(lines[1], "  0 B   -         -     /d") || !strings.Contains(lines[2], "  0 B   1,234     -     /d") {
+		t.Errorf("%q", lines)
+	}
+}

@@ -5,6 +5,7 @@
 package listing
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -56,7 +57,12 @@ func OfSnapshots(found []catalog.Snapshot) []Snapshot {
 
 // Table prints snapshots for people.
 func Table(c *terminal.Console, found []catalog.Snapshot) {
-	rows := [][]string{{"ID", "TIME", "HOST", "TYPE", "FILES", "SIZE", "LEFT OUT", "TAGS", "PATHS"}}
+	head := []string{"ID", "TIME", "HOST", "TYPE", "FILES", "SIZE", "TAGS", "PATHS"}
+	some := slices.ContainsFunc(found, func(s catalog.Snapshot) bool { return s.Label != nil && s.Label.Skipped > 0 })
+	if some { // a column that is empty else
+		head = slices.Insert(head, 6, "LEFT OUT")
+	}
+	rows := [][]string{head}
 	for i, s := range OfSnapshots(found) {
 		files, left, tags := "-", "-", "-"
 		if found[i].Record.Type == tripod.Files {
@@ -68,7 +74,11 @@ func Table(c *terminal.Console, found []catalog.Snapshot) {
 		if len(s.Tags) > 0 {
 			tags = strings.Join(s.Tags, ",")
 		}
-		rows = append(rows, []string{s.ID, terminal.When(found[i].Record.Time), s.Host, s.Type, files, terminal.Size(s.Bytes), left, tags, strings.Join(s.Paths, " ")})
+		row := []string{s.ID, terminal.When(found[i].Record.Time), s.Host, s.Type, files, terminal.Size(s.Bytes), tags, strings.Join(s.Paths, " ")}
+		if some {
+			row = slices.Insert(row, 6, left)
+		}
+		rows = append(rows, row)
 	}
 	c.Table(rows)
 }

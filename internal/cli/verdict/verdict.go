@@ -61,10 +61,11 @@ type unlisted struct {
 
 func ofFile(f *verify.File) lostFile {
 	j := lostFile{
-		Path: f.Path, PathRaw: terminal.Raw(f.Path), Stretch: f.Stretch, Until: f.Until, UntilRaw: terminal.Raw(f.Until), Size: f.Size,
+		Path: f.Path, PathRaw: terminal.Raw(f.Path), Stretch: f.Stretch, Until: f.Until, UntilRaw: terminal.Raw(f.Until),
 		Snapshots: f.Snapshots, Blob: f.Blob.String(), Error: terminal.OneLine(f.Err),
 	}
 	for _, m := range f.Missing {
+		j.Size = f.Size
 		j.Missing = append(j.Missing, lostRange(m))
 	}
 	return j

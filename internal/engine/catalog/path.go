@@ -71,6 +71,12 @@ func Locate(ctx context.Context, b *blobs.Reader, s *Snapshot, p string) (*tree.
 		}
 	}
 	_, name := tree.SplitPath(TreePath(p))
+	if _, own := tree.SplitPath(base); single && p == own { // a protected file by its name, as ls shows it
+		e, err := b.Find(ctx, s.Root, base)
+		if err != nil || e != nil && e.Type != tree.Dir {
+			return e, err
+		}
+	}
 	return nil, tripod.Errorf(tripod.NotFound, "path %s: is not in snapshot %s", p, s.ID).
 		WithHint("tripod find %s looks for it in all snapshots", name)
 }

@@ -240,6 +240,23 @@ func TestOneProtectedFile(t *testing.T) {
 	}
 }
 
+// A protected file is also named by its own name, as ls shows it.
+func TestOneProtectedFileByItsName(t *testing.T) {
+	w := New(t)
+	w.Snapshot("/etc/hostname", append(Parents("etc/hostname"), Text("etc/hostname", "vm")), TinySizes())
+	for _, path := range []string{"", "hostname", "/etc/hostname"} {
+		dir := t.TempDir()
+		if _, err := restoreAll(t, w, restore.Options{To: dir, Path: path}); err != nil {
+			t.Errorf("%q: %v", path, err)
+		}
+		holds(t, filepath.Join(dir, "hostname"), []byte("vm"))
+	}
+	w.Snapshot("/etc", append(Parents("etc/hostname"), Text("etc/hostname", "vm")), TinySizes())
+	if _, err := restoreAll(t, w, restore.Options{To: t.TempDir(), Path: "nothing"}); !errors.Is(err, tripod.NotFound) {
+		t.Errorf("what is not there: %v", err)
+	}
+}
+
 func TestOverwriteRules(t *testing.T) {
 	w, want := New(t), mixed(3)
 	w.Snapshot("/home/me", want, Sizes{Inline: 8, Bundled: 64, Bundle: 200, Chunk: 128 << 10})

@@ -96,20 +96,29 @@ func (v *Vault) Distrust(ctx context.Context, findings []*Finding) error {
 	return v.discount(ctx, &d)
 }
 
-// Settle looks again at which nodes are closed, after something was healed.
+// Settle looks again at which nodes are closed, after something was healed: here,
+// or by a backup that stored again what was missing.
 func (s *Session) Settle(ctx context.Context) error {
 	if err := s.alive(ctx); err != nil {
+		return err
+	}
+	if err := s.idx.Unsettle(); err != nil {
 		return err
 	}
 	return s.v.prepare(ctx)
 }
 
-// Rescue moves what is whole in a damaged pack, and what fetch has of the rest, to
-// a new pack, and removes the damaged one. fetch gives the frames of rows, nil for
-// those that it has not. When a frame is to be had nowhere, or the table of
-// contents is damaged, nobody knows what is lost with the pack: then it stays as
-// it is, unless everything that a snapshot needs is known to be elsewhere.
-func (s *Session) Rescue(ctx context.Context, f *Finding, spare bool, fetch func([]frame.Row) ([][]byte, error)) (done bool, err error) {
+// Elsewhere is what there is of a damaged blob beside its damaged frame.
+type Elsewhere struct {
+	Stored bool   // whole, in another pack of this vault
+	Frame  []byte // from another copy of the vault; nil when that has none
+}
+
+// Rescue moves what is whole in a damaged pack to a new one, with what find has of
+// the rest, and removes the damaged one. When a frame is to be had nowhere, or the
+// table of contents is damaged, nobody knows what is lost with the pack: then it
+// stays as it is, unless everything that a snapshot needs is known to be elsewhere.
+func (s *Session) Rescue(ctx context.Context, f *Finding, spare bool, find func([]frame.Row) ([]Elsewhere, error)) (done bool, err error) {
 	if err := s.alive(ctx); err != nil {
 		return false, err
 	}
@@ -120,11 +129,11 @@ func (s *Session) Rescue(ctx context.Context, f *Finding, spare bool, fetch func
 	if err := s.v.readPack(ctx, f.Pack, data); err != nil && !errors.Is(err, tripod.NotFound) {
 		return false, err
 	}
-	rows, frames, err := s.frames(f, data, fetch)
-	if err != nil || len(frames) < len(rows) && !spare {
+	frames, lost, err := s.frames(f, data, find)
+	if err != nil || lost && !spare {
 		return false, err
 	}
-	if err := s.moveTo(ctx, f, rows, frames); err != nil {
+	if err := s.moveFrom(ctx, f, frames); err != nil {
 		return false, err
 	}
 	if err := s.v.store.Delete(ctx, vault.PackName(f.Pack)); err != nil && !errors.Is(err, tripod.NotFound) {
@@ -136,15 +145,15 @@ func (s *Session) Rescue(ctx context.Context, f *Finding, spare bool, fetch func
 	return true, s.idx.Drop([]tripod.PackID{f.Pack})
 }
 
-// frames gives the rows of a damaged pack, and the frames of as many of them as
-// can be had.
-func (s *Session) frames(f *Finding, data []byte, fetch func([]frame.Row) ([][]byte, error)) (rows []frame.Row, frames [][]byte, err error) {
+// frames gives those of a damaged pack that have to be moved. lost tells that some
+// are nowhere.
+func (s *Session) frames(f *Finding, data []byte, find func([]frame.Row) ([]Elsewhere, error)) (frames [][]byte, lost bool, err error) {
+	var rows, bad []frame.Row
 	if toc, err := parseTOC(f.Pack, data); err == nil {
 		rows = toc.Rows
 	} else {
 		rows = salvageFrames(data, s.v.descriptor.Company)
 	}
-	var bad []frame.Row
 	for i := range rows {
 		r := &rows[i]
 		encoded := data[r.Offset : r.Offset+int64(r.Len)]
@@ -155,45 +164,45 @@ func (s *Session) frames(f *Finding, data []byte, fetch func([]frame.Row) ([][]b
 		frames = append(frames, encoded)
 	}
 	if len(bad) == 0 {
-		return rows, frames, nil
+		return frames, false, nil
 	}
-	healed, err := fetch(bad)
+	found, err := find(bad)
 	if err != nil {
-		return nil, nil, err
+		return nil, false, err
 	}
-	for i, encoded := range healed {
-		if encoded == nil {
-			continue
+	for i := range bad {
+		switch {
+		case found[i].Stored:
+		case found[i].Frame == nil:
+			lost = true
+		default:
+			if _, err := checkRow(&bad[i], found[i].Frame, s.v.descriptor.Company); err != nil {
+				return nil, false, err
+			}
+			frames = append(frames, found[i].Frame)
 		}
-		if _, err := checkRow(&bad[i], encoded, s.v.descriptor.Company); err != nil {
-			return nil, nil, err
-		}
-		frames = append(frames, encoded)
 	}
-	return rows, frames, nil
+	return frames, lost, nil
 }
 
-// moveTo stores frames in a pack of another name than the damaged one, which it
-// gets by holding its shortest frame twice.
-func (s *Session) moveTo(ctx context.Context, f *Finding, rows []frame.Row, frames [][]byte) error {
+// moveFrom stores frames of a damaged pack in another one.
+func (s *Session) moveFrom(ctx context.Context, f *Finding, frames [][]byte) error {
 	if len(frames) == 0 {
 		return nil
 	}
-	var p frame.Pack
-	p.Reset(frame.ClassOf(rows[0].Kind))
-	shortest := frames[0]
-	for _, encoded := range frames {
-		if err := p.Add(encoded); err != nil {
-			return err
+	p, name, data, err := packOf(frames)
+	if err == nil && name == f.Pack {
+		// The name of a pack follows from what is in it, in order.
+		if len(frames) > 1 {
+			frames[0], frames[1] = frames[1], frames[0]
+		} else {
+			frames = append(frames, frames[0])
 		}
-		if len(encoded) < len(shortest) {
-			shortest = encoded
-		}
+		p, name, data, err = packOf(frames)
 	}
-	if err := p.Add(shortest); err != nil {
+	if err != nil {
 		return err
 	}
-	name, data := p.Finish()
 	if err := s.v.store.Put(ctx, vault.PackName(name), data); err != nil {
 		same := false
 		if errors.Is(err, tripod.Exists) {
@@ -226,4 +235,20 @@ func (s *Session) moveTo(ctx context.Context, f *Finding, rows []frame.Row, fram
 	}
 	class := p.TOC().Class
 	return s.idx.Add(index.Pack{Name: name, Size: int64(len(data)), Class: class, Open: class == frame.NodeClass}, entries, nil)
+}
+
+func packOf(frames [][]byte) (p *frame.Pack, name tripod.PackID, data []byte, err error) {
+	p = new(frame.Pack)
+	first, _, err := frame.Parse(frames[0])
+	if err != nil {
+		return nil, name, nil, err
+	}
+	p.Reset(frame.ClassOf(first.Kind))
+	for _, encoded := range frames {
+		if err := p.Add(encoded); err != nil {
+			return nil, name, nil, err
+		}
+	}
+	name, data = p.Finish()
+	return p, name, data, nil
 }

@@ -22,11 +22,12 @@ func (r *running) heal(ctx context.Context, l *log) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	if len(r.findings) > 0 {
-		// Another session of this process may have looked before.
-		if err := s.Settle(ctx); err != nil {
-			return err
-		}
+	open, err := r.open(ctx, s, l)
+	if err == nil && len(open)+len(r.findings) > 0 {
+		err = s.Settle(ctx)
+	}
+	if err != nil {
+		return err
 	}
 	if r.opts.Other != nil {
 		if l, err = r.fromOther(ctx, s, l); err != nil {
@@ -115,7 +116,7 @@ func (r *running) healBlobs(ctx context.Context, s *local.Session) error {
 	healed := 0
 	for _, f := range r.findings {
 		rows := slices.DeleteFunc(slices.Clone(f.Rows), func(row frame.Row) bool { return row.Kind.Node() })
-		frames, err := r.fetch(ctx, rows, true)
+		frames, err := r.fetch(ctx, r.other(), rows)
 		if err != nil {
 			return err
 		}
@@ -159,42 +160,61 @@ func batches(frames [][]byte) func(yield func([][]byte) bool) {
 	}
 }
 
-// fetch gives the frames of rows, by id and sum: from the other copy, and when own
-// copies may do from those first. nil stands for one that is nowhere.
-func (r *running) fetch(ctx context.Context, rows []frame.Row, own bool) ([][]byte, error) {
+// fetch gives the frames of rows from a copy of the vault, by id and sum; nil stands
+// for one that it has not.
+func (r *running) fetch(ctx context.Context, from vault.Reader, rows []frame.Row) ([][]byte, error) {
 	frames := make([][]byte, len(rows))
-	var from []vault.Reader
-	if own {
-		from = append(from, r.v)
+	if from == nil || len(rows) == 0 {
+		return frames, nil
 	}
-	if r.opts.Other != nil {
-		from = append(from, r.opts.Other)
+	ids := make([]tripod.ID, len(rows))
+	for i := range rows {
+		ids[i] = rows[i].ID
 	}
-	for _, reader := range from {
-		var ids []tripod.ID
-		var of []int
-		for i := range rows {
-			if frames[i] == nil {
-				ids, of = append(ids, rows[i].ID), append(of, i)
-			}
-		}
-		err := reader.Get(ctx, ids, func(i int, encoded []byte) error {
-			if _, err := replicate.CheckFrame(encoded, rows[of[i]].ID, rows[of[i]].Sum, r.v.Descriptor().Company); err != nil {
-				return err
-			}
-			frames[of[i]] = bytes.Clone(encoded)
-			return nil
-		}, func(_ int, err error) error {
-			if errors.Is(err, tripod.Corrupt) || errors.Is(err, tripod.NotFound) {
-				return nil
-			}
+	err := from.Get(ctx, ids, func(i int, encoded []byte) error {
+		if _, err := replicate.CheckFrame(encoded, rows[i].ID, rows[i].Sum, r.v.Descriptor().Company); err != nil {
 			return err
-		})
-		if err != nil {
-			return nil, err
+		}
+		frames[i] = bytes.Clone(encoded)
+		return nil
+	}, func(_ int, err error) error {
+		if errors.Is(err, tripod.Corrupt) || errors.Is(err, tripod.NotFound) {
+			return nil
+		}
+		return err
+	})
+	return frames, err
+}
+
+// find looks for damaged blobs in other packs of the vault, then in the other copy.
+func (r *running) find(ctx context.Context, rows []frame.Row) ([]local.Elsewhere, error) {
+	found := make([]local.Elsewhere, len(rows))
+	own, err := r.fetch(ctx, r.v, rows)
+	if err != nil {
+		return nil, err
+	}
+	var left []frame.Row
+	var of []int
+	for i := range rows {
+		if found[i].Stored = own[i] != nil; !found[i].Stored {
+			left, of = append(left, rows[i]), append(of, i)
 		}
 	}
-	return frames, nil
+	other, err := r.fetch(ctx, r.other(), left)
+	for i := range left {
+		if err == nil {
+			found[of[i]].Frame = other[i]
+		}
+	}
+	return found, err
+}
+
+// other is the other copy, as what it is read by.
+func (r *running) other() vault.Reader {
+	if r.opts.Other == nil {
+		return nil
+	}
+	return r.opts.Other
 }
 
 // open gives the live snapshots of which something is missing.
@@ -233,7 +253,7 @@ func (r *running) rescue(ctx context.Context, s *local.Session) error {
 	spare := len(r.report.Lost) == 0 && len(r.report.Problems) == 0
 	settle := false
 	for i, f := range r.findings {
-		done, err := s.Rescue(ctx, f, spare, func(rows []frame.Row) ([][]byte, error) { return r.fetch(ctx, rows, true) })
+		done, err := s.Rescue(ctx, f, spare, func(rows []frame.Row) ([]local.Elsewhere, error) { return r.find(ctx, rows) })
 		if errors.Is(err, tripod.Denied) { // locked: it stays, and does no harm
 			continue
 		}

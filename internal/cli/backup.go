@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -131,8 +132,8 @@ func (f *backupFlags) checkValues() error {
 		return tripod.Errorf(tripod.Invalid, "--compression %q: must be auto, fast or small", f.compression)
 	}
 	for _, t := range f.tags {
-		if t == "" || strings.ContainsAny(t, ",\n\t") {
-			return tripod.Errorf(tripod.Invalid, "--tag %q: must be a word without commas", t)
+		if t == "" || strings.ContainsFunc(t, func(r rune) bool { return r == ',' || unicode.IsSpace(r) }) {
+			return tripod.Errorf(tripod.Invalid, "--tag %q: must be a word, without spaces and commas", t)
 		}
 	}
 	_, err := blockSize(f.blockSize)
@@ -225,7 +226,7 @@ func (o *opened) backUp(ctx context.Context, f *backupFlags, paths []string, b b
 		b.Paths = append(b.Paths, absolute(p))
 		if within(absolute(p), absolute(o.location)) {
 			return nil, tripod.Errorf(tripod.Invalid, "%s is the vault or in it, which is never backed up", p).
-				WithHint("a second copy of a vault is made by copying its folder")
+				WithHint("tripod replicate makes a second copy of a vault")
 		}
 	}
 	o.warnOfLinks(b.Paths)

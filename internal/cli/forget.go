@@ -17,6 +17,7 @@ import (
 
 func newForget(a *app) *cobra.Command {
 	var yes bool
+	var f filterFlags
 	cmd := &cobra.Command{
 		Use:   "forget SNAPSHOT...",
 		Short: "Give up snapshots",
@@ -29,17 +30,19 @@ frees its space.
 On a terminal it asks to type the id of the snapshot, or the number of snapshots
 when there are several; elsewhere --yes must be given.`,
 		Example: `  tripod forget --vault /mnt/disk/vault 1a2b3c4d
-  tripod forget --yes 1a2b3c4d 5e6f7a8b`,
+  tripod forget --yes 1a2b3c4d 5e6f7a8b
+  tripod forget --host web1 --path /srv latest`,
 		Args:              arguments(1, -1, "the ids of the snapshots"),
 		ValidArgsFunction: a.completeSnapshots,
-		RunE:              func(cmd *cobra.Command, args []string) error { return a.forget(cmd.Context(), args, yes) },
+		RunE:              func(cmd *cobra.Command, args []string) error { return a.forget(cmd.Context(), args, f.filter(), yes) },
 	}
 	a.vaultFlag(cmd)
+	f.add(cmd)
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	return cmd
 }
 
-func (a *app) forget(ctx context.Context, specs []string, yes bool) (err error) {
+func (a *app) forget(ctx context.Context, specs []string, f catalog.Filter, yes bool) (err error) {
 	u, err := a.read(ctx)
 	if err != nil {
 		return err
@@ -48,7 +51,7 @@ func (a *app) forget(ctx context.Context, specs []string, yes bool) (err error) 
 	var chosen []catalog.Snapshot
 	seen := map[string]bool{}
 	for _, spec := range specs {
-		s, err := u.catalog.FindOnly(spec, catalog.Filter{})
+		s, err := u.catalog.FindOnly(spec, f)
 		if err != nil {
 			return err
 		}

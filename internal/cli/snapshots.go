@@ -140,6 +140,8 @@ func (a *app) snapshots(ctx context.Context, f catalog.Filter, all bool) (err er
 			a.Tell("No snapshot fits; the vault holds %s.", tripod.Number(n))
 		case a.Warnings() > 0:
 			a.Tell("The vault shows no snapshot that can be used: see the warnings.")
+		case len(u.catalog.Forgotten())+len(u.catalog.Expired()) > 0:
+			a.Tell("The vault holds no snapshots any more: %s forgotten, %s expired.", tripod.Number(len(u.catalog.Forgotten())), tripod.Number(len(u.catalog.Expired())))
 		default:
 			a.Tell("The vault holds no snapshots yet.")
 		}

@@ -240,10 +240,10 @@ func (s *session) last(ctx context.Context) (h head, err error) {
 	}
 	if seen != seq {
 		return head{}, tripod.Errorf(tripod.Corrupt, "%s: the record of the last snapshot is damaged, and this machine does not remember it: %w", vault.RecordName(k), err).
-			WithHint("get this file from another copy of the vault; without one, move this machine's keys away, which its next backup replaces: it then asks for the passphrase, and starts anew")
+			WithHint("tripod scrub --from COPY gets it from another copy of the vault; without one, move this machine's keys away, which its next backup replaces: it then asks for the passphrase, and starts anew")
 	}
 	h.damage = tripod.Errorf(tripod.Corrupt, "%s: the record of the last snapshot is damaged, which cannot be restored; the new one stands behind it: %w", vault.RecordName(k), err).
-		WithHint("get this file from another copy of the vault, if there is one, and look at the disk that damaged it")
+		WithHint("tripod scrub --from COPY gets it from another copy of the vault, if there is one; look at the disk that damaged it")
 	return h, nil
 }
 

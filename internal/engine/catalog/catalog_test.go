@@ -365,3 +365,19 @@ func TestAMissingRecordIsCounted(t *testing.T) {
 		}
 	}
 }
+
+// That nothing can be used is no lack of snapshots.
+func TestALogWithoutOneUsableSnapshotIsDamaged(t *testing.T) {
+	w, rs := world(t)
+	for _, r := range rs {
+		delete(w.Vault.Docs, grant(w, r))
+	}
+	_, err := open(t, w).Find(catalog.Latest, catalog.Filter{})
+	if !errors.Is(err, tripod.Corrupt) || errors.Is(err, tripod.NotFound) && tripod.KindOf(err) != tripod.Corrupt ||
+		!strings.Contains(err.Error(), "has no grant to the company (and 4 more problems)") || tripod.HintOf(err) == "" {
+		t.Errorf("%v: %s", err, tripod.HintOf(err))
+	}
+	if _, err := open(t, New(t)).Find(catalog.Latest, catalog.Filter{}); tripod.KindOf(err) != tripod.NotFound {
+		t.Errorf("an empty vault: %v", err)
+	}
+}

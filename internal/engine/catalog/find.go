@@ -28,13 +28,32 @@ func (c *Catalog) Select(f Filter) []Snapshot {
 	return slices.DeleteFunc(c.Snapshots(), func(s Snapshot) bool { return !f.fits(&s) })
 }
 
-// Newest gives the newest snapshot that fits, or NotFound.
+// Newest gives the newest snapshot that fits, or NotFound; Corrupt when the log
+// has snapshots and none can be used.
 func (c *Catalog) Newest(f Filter) (Snapshot, error) {
 	fit := c.Select(f)
 	if len(fit) == 0 {
+		if err := c.unusable(); err != nil {
+			return Snapshot{}, err
+		}
 		return Snapshot{}, tripod.Errorf(tripod.NotFound, "snapshot: none%s", f.text()).WithHint("tripod snapshots lists what there is")
 	}
 	return fit[len(fit)-1], nil
+}
+
+// unusable says why a log that has problems has no snapshot at all, nil when it
+// has one.
+func (c *Catalog) unusable() error {
+	if len(c.live) > 0 || len(c.problems) == 0 {
+		return nil
+	}
+	p := &c.problems[0]
+	rest := ""
+	if n := len(c.problems) - 1; n > 0 {
+		rest = fmt.Sprintf(" (and %s)", tripod.Count(int64(n), "more problem"))
+	}
+	return tripod.Errorf(tripod.Corrupt, "no snapshot of this vault can be used: %s: %w%s", p.Document, p.Err, rest).
+		WithHint("%s", tripod.HintOf(p.Err))
 }
 
 func (f *Filter) fits(s *Snapshot) bool {

@@ -162,7 +162,7 @@ func (a *app) tellSnapshot(s *catalog.Snapshot, which string) {
 	}
 	left := ""
 	if n := s.Label.Skipped; n > 0 {
-		left = fmt.Sprintf("; incomplete: its backup left out or warned of %s", tripod.Count(n, "entry"))
+		left = fmt.Sprintf("; incomplete: its backup ended with %s", tripod.Count(n, "warning"))
 	}
 	a.Tell("Snapshot %s of %s: %s %s, %s%s%s", s.ID, terminal.Printable(s.Label.Host), s.Record.Type, terminal.Printable(strings.Join(s.Label.Paths, " ")),
 		terminal.When(s.Record.Time), which, left)
@@ -192,7 +192,7 @@ func (c *capped) emit(e run.Event) {
 
 func (c *capped) rest(a *app) {
 	if c.left > 0 {
-		a.Warn("", tripod.Errorf(tripod.Conflict, "and %s more in the way and kept: --json lists all", were(int64(c.left), "file")))
+		a.Warn("", tripod.Errorf(tripod.Conflict, "and %s more, in the way and kept: --json lists all", tripod.Count(c.left, "file")))
 	}
 }
 

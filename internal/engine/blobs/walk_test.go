@@ -21,7 +21,7 @@ func TestHostileTreesDoNotWalk(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 		lost := 0
-		err = r.Walk(context.Background(), root, tree.All(), func([]tree.Entry) error { return nil }, func(string, error) error {
+		err = r.Walk(context.Background(), root, tree.All(), func([]tree.Entry) error { return nil }, func(blobs.Span, error) error {
 			lost++
 			return nil
 		})

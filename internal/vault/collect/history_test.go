@@ -311,7 +311,7 @@ func (h *history) die() error {
 			return err
 		}
 	}
-	h.faults.Script(faulty.On(faulty.From(h.faults.Count()+1+h.r.IntN(40)), faulty.Fail(tripod.Unavailable)))
+	h.faults.Script(faulty.On(faulty.From(1+h.r.IntN(40)), faulty.Fail(tripod.Unavailable)))
 	_, _ = collect.Run(h.ctx, h.v, collect.Options{TempDir: h.tempDir})
 	if err := h.shut(); err != nil {
 		return err

@@ -113,6 +113,10 @@ func (c *collection) sweep(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
+		g = slices.DeleteFunc(g, func(p victim) bool { return !going[p.Ordinal] })
+		if len(g) == 0 {
+			continue
+		}
 		if err := w.group(ctx, g); err != nil {
 			return err
 		}
@@ -156,17 +160,27 @@ func (w *sweeper) group(ctx context.Context, g []victim) error {
 	var entries []index.Entry
 	if !w.pack.Empty() {
 		name, data := w.pack.Finish()
-		if _, known := w.idx.Named(name); known {
-			return nil // a single pack that is all needed
+		if same, known := w.idx.Named(name); known {
+			// That pack stays: one that is all needed, or what a run left that
+			// ended between writing it and letting the old ones go.
+			delete(w.going, same.Ordinal)
+			if good, err := w.good(same.Ordinal); !good || err != nil {
+				return err
+			}
+			whole = slices.DeleteFunc(whole, func(p victim) bool { return p.Ordinal == same.Ordinal })
+		} else {
+			if err := w.store.Put(ctx, vault.PackName(name), data); err != nil && !errors.Is(err, tripod.Exists) {
+				return err
+			}
+			fresh = index.Pack{Name: name, Size: int64(len(data)), Class: g[0].Class}
+			for _, r := range w.pack.TOC().Rows {
+				entries = append(entries, index.Entry{ID: r.ID, Sum: r.Sum, Offset: uint32(r.Offset), Len: uint32(r.Len), Kind: r.Kind})
+			}
+			w.report.Written += fresh.Size
 		}
-		if err := w.store.Put(ctx, vault.PackName(name), data); err != nil && !errors.Is(err, tripod.Exists) {
-			return err
-		}
-		fresh = index.Pack{Name: name, Size: int64(len(data)), Class: g[0].Class}
-		for _, r := range w.pack.TOC().Rows {
-			entries = append(entries, index.Entry{ID: r.ID, Sum: r.Sum, Offset: uint32(r.Offset), Len: uint32(r.Len), Kind: r.Kind})
-		}
-		w.report.Written += fresh.Size
+	}
+	if len(whole) == 0 {
+		return nil
 	}
 	gone := false
 	err := w.v.Still(func(local.Pins) (err error) {
@@ -184,6 +198,18 @@ func (w *sweeper) group(ctx context.Context, g []victim) error {
 		w.report.Freed += whole[i].Size
 	}
 	return nil
+}
+
+// good reports whether the index knows all that the new pack would hold from
+// another one of the same name, undamaged.
+func (w *sweeper) good(ordinal uint32) (bool, error) {
+	states, err := w.lookUp(ordinal, w.pack.TOC().Rows)
+	for i := range states {
+		if s := &states[i]; !s.known || !s.needed || s.row.Suspect {
+			return false, err
+		}
+	}
+	return true, err
 }
 
 // forget deletes a new pack that is of no use.

@@ -183,6 +183,8 @@ func (s *Session) PutDocument(ctx context.Context, name string, content []byte) 
 		return s.putSuccession(ctx, name, content)
 	case vault.ShredPrefix:
 		err = s.checkShred(name, content)
+	case vault.PolicyPrefix:
+		err = s.checkPolicy(name, content)
 	case vault.KeyringPrefix:
 		err = s.checkKeyring(ctx, name)
 	case vault.GrantPrefix:

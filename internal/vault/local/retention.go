@@ -38,6 +38,16 @@ func (s *Session) PutPolicy(ctx context.Context, encoded []byte) error {
 	return s.v.store.Put(ctx, vault.PolicyName(p.Number), encoded)
 }
 
+// checkPolicy checks a policy that was signed before, of which another copy of
+// the vault is to have one too. The highest number counts, whatever order they came in.
+func (s *Session) checkPolicy(name string, content []byte) error {
+	p, err := snapshot.ParsePolicy(content, s.v.Descriptor())
+	if err == nil && vault.PolicyName(p.Number) != name {
+		err = tripod.Errorf(tripod.Invalid, "document %q: is policy number %d", name, p.Number)
+	}
+	return err
+}
+
 // Expire lets a snapshot go: it stores the document that says so, then removes
 // the snapshot's grants. That the policy allows it is for the caller to know;
 // what no policy allows is refused.

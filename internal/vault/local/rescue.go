@@ -190,27 +190,9 @@ func (s *Session) moveFrom(ctx context.Context, f *Finding, frames [][]byte) err
 	if len(frames) == 0 {
 		return nil
 	}
-	p, name, data, err := packOf(frames)
-	if err == nil && name == f.Pack {
-		// The name of a pack follows from what is in it, in order.
-		if len(frames) > 1 {
-			frames[0], frames[1] = frames[1], frames[0]
-		} else {
-			frames = append(frames, frames[0])
-		}
-		p, name, data, err = packOf(frames)
-	}
+	p, name, data, err := s.putElsewhere(ctx, f.Pack, frames)
 	if err != nil {
 		return err
-	}
-	if err := s.v.store.Put(ctx, vault.PackName(name), data); err != nil {
-		same := false
-		if errors.Is(err, tripod.Exists) {
-			same, _ = s.holds(ctx, vault.PackName(name), data)
-		}
-		if !same {
-			return err
-		}
 	}
 	s.v.writers.gate.RLock()
 	defer s.v.writers.gate.RUnlock()
@@ -235,6 +217,35 @@ func (s *Session) moveFrom(ctx context.Context, f *Finding, frames [][]byte) err
 	}
 	class := p.TOC().Class
 	return s.idx.Add(index.Pack{Name: name, Size: int64(len(data)), Class: class, Open: class == frame.NodeClass}, entries, nil)
+}
+
+// putElsewhere stores frames as a pack under another name than the damaged one's.
+// The name follows from what is in it, in order; where it is taken, by another
+// damaged pack, the order changes, and then the first frame is held once more.
+func (s *Session) putElsewhere(ctx context.Context, damaged tripod.PackID, frames [][]byte) (p *frame.Pack, name tripod.PackID, data []byte, err error) {
+	for extra := 0; extra <= maxRenames; extra++ {
+		switch {
+		case extra == 1 && len(frames) > 1:
+			frames[0], frames[1] = frames[1], frames[0]
+		case extra > 0:
+			frames = append(frames, frames[0])
+		}
+		if p, name, data, err = packOf(frames); err != nil {
+			return nil, name, nil, err
+		}
+		if name == damaged {
+			continue
+		}
+		err = s.v.store.Put(ctx, vault.PackName(name), data)
+		if !errors.Is(err, tripod.Exists) {
+			return p, name, data, err
+		}
+		same, readErr := s.holds(ctx, vault.PackName(name), data)
+		if same || readErr != nil {
+			return p, name, data, readErr
+		}
+	}
+	return nil, name, nil, tripod.Errorf(tripod.Corrupt, "move pack %.16s: %w", damaged, err)
 }
 
 func packOf(frames [][]byte) (p *frame.Pack, name tripod.PackID, data []byte, err error) {

@@ -102,8 +102,7 @@ func (l *log) check(name string, content []byte) error {
 	if len(content) == 0 {
 		return tripod.Errorf(tripod.Corrupt, "%s: is empty, or cannot be read", name)
 	}
-	var err error
-	fits := true
+	fits, err := true, error(nil)
 	switch kind + "/" {
 	case vault.KeyringPrefix:
 		if err = l.keyring(content); err == nil {
@@ -111,41 +110,15 @@ func (l *log) check(name string, content []byte) error {
 		}
 	case vault.CertificatePrefix:
 		var c *snapshot.Certificate
-		if c, err = snapshot.ParseCertificate(content, d); err == nil {
-			if fits = vault.CertificateName(c.Machine) == name; fits {
-				l.certs[c.Machine] = c
-			}
-		}
-	case vault.PolicyPrefix:
-		var p *snapshot.Policy
-		if p, err = snapshot.ParsePolicy(content, d); err == nil {
-			fits = vault.PolicyName(p.Number) == name
-		}
-	case vault.HoldPrefix:
-		var h *snapshot.Hold
-		if h, err = snapshot.ParseHold(content, d); err == nil {
-			fits = vault.HoldName(h.Name) == name
-		}
-	case vault.ShredPrefix:
-		var o *snapshot.Shred
-		if o, err = snapshot.ParseShred(content, d); err == nil {
-			fits = vault.ShredName(o.Machine) == name
-			l.shredded[o.Machine] = fits
-		}
-	case vault.OrderPrefix:
-		var o *snapshot.Order
-		if o, err = snapshot.ParseOrder(content, d); err == nil {
-			if fits = vault.OrderName(o.Key) == name; fits {
-				l.gone[o.Key] = o.Record
-			}
-		}
-	case vault.ExpiryPrefix:
-		var e *snapshot.Expiry
-		if e, err = snapshot.ParseExpiry(content, d); err == nil {
-			fits = vault.ExpiryName(e.Key) == name
+		if c, err = snapshot.ParseCertificate(content, d); err == nil && vault.CertificateName(c.Machine) == name {
+			l.certs[c.Machine] = c
+		} else {
+			fits = false
 		}
 	case vault.GrantPrefix:
 		err = l.grant(name, rest, content)
+	default:
+		fits, err = l.decides(name, content)
 	}
 	if err == nil && !fits {
 		err = misplaced(name)
@@ -154,6 +127,36 @@ func (l *log) check(name string, content []byte) error {
 		return tripod.Errorf(tripod.Corrupt, "%s: %w", name, err)
 	}
 	return nil
+}
+
+// decides reads a document that says what is to be kept.
+func (l *log) decides(name string, content []byte) (fits bool, err error) {
+	d := l.v.Descriptor()
+	kind, _, _ := strings.Cut(name, "/")
+	switch kind + "/" {
+	case vault.PolicyPrefix:
+		p, err := snapshot.ParsePolicy(content, d)
+		return err == nil && vault.PolicyName(p.Number) == name, err
+	case vault.HoldPrefix:
+		h, err := snapshot.ParseHold(content, d)
+		return err == nil && vault.HoldName(h.Name) == name, err
+	case vault.ExpiryPrefix:
+		e, err := snapshot.ParseExpiry(content, d)
+		return err == nil && vault.ExpiryName(e.Key) == name, err
+	case vault.ShredPrefix:
+		o, err := snapshot.ParseShred(content, d)
+		if fits = err == nil && vault.ShredName(o.Machine) == name; fits {
+			l.shredded[o.Machine] = true
+		}
+		return fits, err
+	case vault.OrderPrefix:
+		o, err := snapshot.ParseOrder(content, d)
+		if fits = err == nil && vault.OrderName(o.Key) == name; fits {
+			l.gone[o.Key] = o.Record
+		}
+		return fits, err
+	}
+	return true, nil
 }
 
 func (l *log) grant(name, rest string, content []byte) error {
@@ -345,52 +348,59 @@ func Descriptor(ctx context.Context, s store.Store, other vault.Source) (healed 
 			return false, err
 		}
 	}
-	first, err := snapshot.ParseDescriptor(content)
+	heal, d, err := introductions(ctx, content, other)
+	if err == nil {
+		err = sameCompany(ctx, s, d)
+	}
 	if err != nil {
-		return false, err
-	}
-	heal := []struct {
-		name    string
-		content []byte
-	}{{vault.DescriptorName, content}}
-	d := first
-	for {
-		name := vault.SuccessionName(d.Number() + 1)
-		next, err := other.Document(ctx, name)
-		if errors.Is(err, tripod.NotFound) {
-			break
-		}
-		if err == nil {
-			d, err = d.Succeed(next)
-		}
-		if err != nil {
-			return false, err
-		}
-		heal = append(heal, struct {
-			name    string
-			content []byte
-		}{name, next})
-	}
-	if err := sameCompany(ctx, s, d); err != nil {
 		return false, err
 	}
 	for _, h := range heal {
 		old, err := read(ctx, s, h.name)
-		if err != nil || bytes.Equal(old, h.content) {
-			if err != nil {
-				return false, err
-			}
+		if err == nil && bytes.Equal(old, h.content) {
 			continue
 		}
-		if err := s.Delete(ctx, h.name); err != nil && !errors.Is(err, tripod.NotFound) {
-			return false, err
+		if err == nil {
+			err = s.Delete(ctx, h.name)
 		}
-		if err := s.Put(ctx, h.name, h.content); err != nil {
+		if err == nil || errors.Is(err, tripod.NotFound) {
+			err = s.Put(ctx, h.name, h.content)
+		}
+		if err != nil {
 			return false, err
 		}
 	}
 	_, err = local.Describe(ctx, s)
 	return err == nil, err
+}
+
+// document is a document of a vault.
+type document struct {
+	name    string
+	content []byte
+}
+
+// introductions gives what says whose a vault is: the descriptor and the successions
+// of the company's key, and what they come to.
+func introductions(ctx context.Context, descriptor []byte, other vault.Source) (all []document, d *snapshot.Descriptor, err error) {
+	if d, err = snapshot.ParseDescriptor(descriptor); err != nil {
+		return nil, nil, err
+	}
+	all = []document{{vault.DescriptorName, descriptor}}
+	for {
+		name := vault.SuccessionName(d.Number() + 1)
+		next, err := other.Document(ctx, name)
+		if errors.Is(err, tripod.NotFound) {
+			return all, d, nil
+		}
+		if err == nil {
+			d, err = d.Succeed(next)
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		all = append(all, document{name, next})
+	}
 }
 
 // sameCompany looks for a certificate that a company endorsed.

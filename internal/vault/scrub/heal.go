@@ -69,18 +69,8 @@ func (r *running) fromOther(ctx context.Context, s *local.Session, l *log) (*log
 		}
 	}
 	if len(l.bad)+report.Snapshots+report.Gone+report.Documents > 0 {
-		before := len(l.bad)
-		if l, err = readLog(ctx, r.v, r.opts.Keyring); err != nil {
+		if l, err = r.readAgain(ctx, len(l.bad) > 0); err != nil {
 			return nil, err
-		}
-		// A document that stood under another name was put where it belongs.
-		if before > 0 && len(l.bad) > 0 {
-			if err := r.healDocuments(ctx, l); err != nil {
-				return nil, err
-			}
-			if l, err = readLog(ctx, r.v, r.opts.Keyring); err != nil {
-				return nil, err
-			}
 		}
 	}
 	open, err := r.open(ctx, s, l)
@@ -99,6 +89,19 @@ func (r *running) fromOther(ctx context.Context, s *local.Session, l *log) (*log
 		return err
 	})
 	return l, err
+}
+
+// readAgain reads the log after it was healed. What could not be judged before,
+// because a certificate was damaged, is healed now.
+func (r *running) readAgain(ctx context.Context, damaged bool) (*log, error) {
+	l, err := readLog(ctx, r.v, r.opts.Keyring)
+	if err != nil || !damaged || len(l.bad) == 0 {
+		return l, err
+	}
+	if err := r.healDocuments(ctx, l); err != nil {
+		return nil, err
+	}
+	return readLog(ctx, r.v, r.opts.Keyring)
 }
 
 // silent shows progress without warnings: the report tells of each.

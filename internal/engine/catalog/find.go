@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"tripod/internal/core/tripod"
+	"tripod/internal/vault"
 )
 
 // Latest is the spec of a source's newest snapshot.
@@ -44,12 +45,18 @@ func (c *Catalog) Newest(f Filter) (Snapshot, error) {
 // unusable says why a log that has problems has no snapshot at all, nil when it
 // has one.
 func (c *Catalog) unusable() error {
-	if len(c.live) > 0 || len(c.problems) == 0 {
+	var costly []Problem // that cost snapshots
+	for _, p := range c.problems {
+		if slices.ContainsFunc([]string{vault.RecordPrefix, vault.GrantPrefix, vault.CertificatePrefix}, func(kind string) bool { return strings.HasPrefix(p.Document, kind) }) {
+			costly = append(costly, p)
+		}
+	}
+	if len(c.live) > 0 || len(costly) == 0 {
 		return nil
 	}
-	p := &c.problems[0]
+	p := &costly[0]
 	rest := ""
-	if n := len(c.problems) - 1; n > 0 {
+	if n := len(costly) - 1; n > 0 {
 		rest = fmt.Sprintf(" (and %s)", tripod.Count(int64(n), "more problem"))
 	}
 	return tripod.Errorf(tripod.Corrupt, "no snapshot of this vault can be used: %s: %w%s", p.Document, p.Err, rest).

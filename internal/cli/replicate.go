@@ -22,6 +22,7 @@ import (
 type replicateFlags struct {
 	from, to string
 	rate     rateFlag
+	drop     bool
 	dryRun   bool
 }
 
@@ -42,6 +43,10 @@ The copy only grows: what expires in one of them, or is lost there, stays in the
 other, until the company orders to forget it. An interrupted run goes on where
 it stopped.
 
+Old keyrings stay in the copy, since nobody can tell without a passphrase that the
+new ones are good. Who has seen the copy open with the new passphrase removes them
+by --drop-replaced: until then an old passphrase opens the copy, too.
+
 With --dry-run it shows, for each machine and source, how far the copy is behind,
 and copies nothing.`,
 		Example: `  tripod replicate --from /mnt/disk/vault --to /mnt/other/vault
@@ -58,6 +63,7 @@ and copies nothing.`,
 	cmd.Flags().StringVar(&f.from, "from", "", "the `VAULT` to copy (or TRIPOD_VAULT)")
 	cmd.Flags().StringVar(&f.to, "to", "", "the `COPY`, which is made when the place is empty")
 	cmd.Flags().Var(&f.rate, "rate", "read no more than `BYTES` a second, such as 20M")
+	cmd.Flags().BoolVar(&f.drop, "drop-replaced", false, "remove keyrings from the copy that newer ones replaced, after it was seen to open with those")
 	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "show how far the copy is behind, and copy nothing")
 	a.bucketFlags(cmd)
 	return cmd
@@ -115,7 +121,7 @@ func (a *app) replicate(ctx context.Context, f *replicateFlags) (err error) {
 		return err
 	}
 	a.note = "what was copied stays: run it again, it goes on"
-	report, err := replicate.Run(ctx, src, dst.Vault, session, replicate.Options{Now: time.Now(), Progress: a.quietly()})
+	report, err := replicate.Run(ctx, src, dst.Vault, session, replicate.Options{Now: time.Now(), DropReplaced: f.drop, Progress: a.quietly()})
 	err = errors.Join(err, session.Close())
 	a.StopProgress()
 	if err != nil {

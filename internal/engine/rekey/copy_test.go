@@ -21,7 +21,7 @@ import (
 func (w *world) update(ctx context.Context, dst store.Store) error {
 	src := w.open(w.s)
 	return w.try(ctx, dst, func(v *local.Vault, s *local.Session) error {
-		report, err := replicate.Run(ctx, src, v, s, replicate.Options{Now: noon()})
+		report, err := replicate.Run(ctx, src, v, s, replicate.Options{Now: noon(), DropReplaced: true})
 		return errors.Join(err, report.Err())
 	})
 }

@@ -35,6 +35,7 @@ type victim struct {
 	index.Pack
 	live  int64       // bytes in it that are needed, as far as the mark knows
 	waste int64       // bytes that are not: neither needed nor of the table of contents
+	count int         // of its rows
 	rows  []frame.Row // once it was read
 }
 
@@ -75,14 +76,16 @@ func choose(packs []victim, unused float64) (go_ []victim) {
 func group(packs []victim) (groups [][]victim) {
 	var at []victim
 	var live int64
+	rows := 0
 	for _, p := range packs {
-		full := len(at) > 0 && (at[0].Class != p.Class || live+p.live > target(p.Class) || (live == 0) != (p.live == 0) || len(at) == mostInGroup)
-		if full {
+		other := len(at) > 0 && (at[0].Class != p.Class || (at[0].live == 0) != (p.live == 0))
+		full := len(at) > 0 && (live+p.live > target(p.Class) || rows+p.count > mostRows)
+		if other || full {
 			groups = append(groups, at)
-			at, live = nil, 0
+			at, live, rows = nil, 0, 0
 		}
 		at = append(at, p)
-		live += p.live
+		live, rows = live+p.live, rows+p.count
 	}
 	if len(at) > 0 {
 		groups = append(groups, at)
@@ -90,8 +93,9 @@ func group(packs []victim) (groups [][]victim) {
 	return groups
 }
 
-// mostInGroup bounds how long sessions stand still for one group.
-const mostInGroup = 64
+// mostRows bounds the memory that a group takes, and how long sessions stand
+// still for it.
+const mostRows = 100_000
 
 // sweep deletes and rewrites packs.
 func (c *collection) sweep(ctx context.Context) error {
@@ -99,7 +103,7 @@ func (c *collection) sweep(ctx context.Context) error {
 	for _, p := range c.idx.Packs() {
 		ordinal, there := c.before[p.Name]
 		if u := c.packs[ordinal]; there && u != nil && !p.Damaged && p.Size <= mostPack {
-			packs = append(packs, victim{Pack: p, live: u.live, waste: max(0, p.Size-u.live-int64(frame.TableLen(u.rows)))})
+			packs = append(packs, victim{Pack: p, live: u.live, count: u.rows, waste: max(0, p.Size-u.live-int64(frame.TableLen(u.rows)))})
 		}
 	}
 	chosen := choose(packs, c.Unused)

@@ -35,6 +35,10 @@ import (
 // Options say how a copy is brought up to date.
 type Options struct {
 	Now time.Time
+	// DropReplaced removes keyrings and grants that newer ones replaced. Nobody can
+	// tell without opening them that the newer ones are any good: a source that
+	// lies could so make a copy that nobody can open. It is for who has tried.
+	DropReplaced bool
 	// Thorough compares all grants, also when nothing else is new.
 	Thorough bool
 	Progress run.Progress
@@ -236,6 +240,9 @@ func Run(ctx context.Context, src vault.Source, dst *local.Vault, session *local
 	// has what that one opens, and until now the keyring of before opened the rest.
 	if err := c.documents(ctx, vault.KeyringPrefix); err != nil {
 		return c.report, err
+	}
+	if !opts.DropReplaced {
+		return c.report, nil
 	}
 	return c.report, c.replaced(ctx)
 }

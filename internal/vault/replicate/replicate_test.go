@@ -488,3 +488,27 @@ func TestFurtherGrants(t *testing.T) {
 		t.Errorf("%d documents taken, grants %v", report.Documents, got)
 	}
 }
+
+// TestKeyringsOfTheSourceCostTheCopyNone: whoever keeps the first vault cannot
+// take the ways in from the second by handing out keyrings that nobody can open.
+func TestKeyringsOfTheSourceCostTheCopyNone(t *testing.T) {
+	s := newSite(t, 11)
+	record := s.backup(t, 1, nil)
+	to, dir := mem.New(), t.TempDir()
+	src := openVault(t, s.store, s.dir)
+	report, err := copyTo(t.Context(), src, to, dir)
+	must(t, errors.Join(err, report.Err(), src.Close()))
+	before := names(t, to, vault.KeyringPrefix)
+	for n := 2; n < 7; n++ {
+		must(t, s.store.Put(t.Context(), vault.KeyringName(n), []byte("not a keyring at all")))
+	}
+	src = openVault(t, s.store, s.dir)
+	_, err = copyTo(t.Context(), src, to, dir)
+	must(t, errors.Join(err, src.Close()))
+	for _, name := range before {
+		if _, err := to.Head(t.Context(), name); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	s.whole(t, to, record)
+}

@@ -90,7 +90,7 @@ func (f *Fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case bucket != f.Bucket:
 		Fail(w, http.StatusNotFound, "NoSuchBucket")
 	case key == "" && q.Has("versioning"):
-		io.WriteString(w, "<VersioningConfiguration/>")
+		_, _ = io.WriteString(w, "<VersioningConfiguration/>")
 	case key == "" && r.Method == http.MethodGet:
 		f.list(w, q.Get("prefix"))
 	default:

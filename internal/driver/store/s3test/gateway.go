@@ -75,7 +75,7 @@ func Start(t testing.TB) *Gateway {
 	deadline := time.After(time.Minute)
 	for {
 		if c, err := net.Dial("tcp", g.Endpoint); err == nil {
-			c.Close()
+			_ = c.Close() // it was only tried
 			break
 		}
 		select {

@@ -212,10 +212,10 @@ func TestStreamIsLongAndVaried(t *testing.T) {
 
 func TestParse(t *testing.T) {
 	for line, want := range map[string]string{
-		"":                "[startup tree image million]",
+		"":                "[startup tree image million collect]",
 		"-million=false":  "[startup tree image]",
-		"-flat":           "[startup tree image million flat]",
-		"-all":            "[startup tree image million flat]",
+		"-flat":           "[startup tree image million collect flat]",
+		"-all":            "[startup tree image million collect flat]",
 		"-only image":     "[image]",
 		"-only tree,flat": "[tree flat]",
 	} {

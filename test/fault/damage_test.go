@@ -267,7 +267,7 @@ func (w *damageWorld) ask(ctx context.Context, l looked, v *verdict) error {
 			if !strings.Contains(f.Err.Error(), "checksum does not match") {
 				v.unread[id] = true
 			}
-			if strings.HasSuffix(f.Path, " and what follows") {
+			if f.Stretch {
 				v.followed[id] = true
 			}
 			if v.lost[id] == nil {

@@ -22,14 +22,14 @@ func TestABusyServerIsAskedAgain(t *testing.T) {
 	server := httptest.NewServer(f)
 	defer server.Close()
 	asked := map[string]int{}
-	f.Before = func(w http.ResponseWriter, r *http.Request) bool {
+	f.Before(func(w http.ResponseWriter, r *http.Request) bool {
 		what := r.Method + " " + r.URL.String()
 		if asked[what]++; strings.Contains(what, ".probe-") || asked[what] > 2 {
 			return true
 		}
 		s3test.Fail(w, []int{http.StatusTooManyRequests, http.StatusServiceUnavailable}[asked[what]-1], "Busy")
 		return false
-	}
+	})
 	b := &cli.Bucket{
 		Location: "s3://" + server.Listener.Addr().String() + "/backups/vault", Region: s3test.Region, InsecureHTTP: true,
 		AccessKey: s3test.AccessKey, SecretKey: s3test.SecretKey,

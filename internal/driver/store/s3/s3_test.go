@@ -93,13 +93,13 @@ func TestAnswersAreClassed(t *testing.T) {
 	} {
 		f := s3test.NewFake("bucket")
 		s := onFake(t, f)
-		f.Before = func(w http.ResponseWriter, r *http.Request) bool {
+		f.Before(func(w http.ResponseWriter, r *http.Request) bool {
 			if r.Method != http.MethodPut {
 				return true
 			}
 			s3test.Fail(w, c.status, c.code)
 			return false
-		}
+		})
 		err := s.Put(t.Context(), "x", []byte("data"))
 		if tripod.KindOf(err) != c.kind || !strings.Contains(err.Error(), c.text) || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), "put s3://fake.example/bucket/"+place+"/x") {
 			t.Errorf("%d %s: %v, %v", c.status, c.code, tripod.KindOf(err), err)
@@ -160,7 +160,7 @@ func TestABrokenAnswerIsUnavailable(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	f.Before = func(w http.ResponseWriter, r *http.Request) bool {
+	f.Before(func(w http.ResponseWriter, r *http.Request) bool {
 		if r.Method != http.MethodGet {
 			return true
 		}
@@ -170,18 +170,18 @@ func TestABrokenAnswerIsUnavailable(t *testing.T) {
 		w.WriteHeader(http.StatusPartialContent)
 		io.WriteString(w, strings.Repeat("data", 500))
 		panic(http.ErrAbortHandler)
-	}
+	})
 	if n, err := s.Get(t.Context(), "x", make([]byte, 4000), 0); n != 0 || !errors.Is(err, tripod.Unavailable) {
 		t.Errorf("get: %d bytes, %v", n, err)
 	}
 	// Nor is a server good that gives other parts than it was asked for.
 	for _, answer := range []string{"bytes 5-8/4000", ""} {
-		f.Before = func(w http.ResponseWriter, r *http.Request) bool {
+		f.Before(func(w http.ResponseWriter, r *http.Request) bool {
 			w.Header().Set("Content-Range", answer)
 			w.Header().Set("Last-Modified", "Sat, 01 Jan 2000 00:00:00 GMT")
 			io.WriteString(w, "data")
 			return false
-		}
+		})
 		if n, err := s.Get(t.Context(), "x", make([]byte, 4), 4); n != 0 || !errors.Is(err, tripod.Conflict) {
 			t.Errorf("range %q: %d bytes, %v", answer, n, err)
 		}
@@ -193,12 +193,12 @@ func TestPutsCarryTheirSum(t *testing.T) {
 	f := s3test.NewFake("bucket")
 	s := onFake(t, f)
 	var sum, signed string
-	f.Before = func(_ http.ResponseWriter, r *http.Request) bool {
+	f.Before(func(_ http.ResponseWriter, r *http.Request) bool {
 		if r.Method == http.MethodPut {
 			sum, signed = r.Header.Get("X-Amz-Content-Sha256"), r.Header.Get("Authorization")
 		}
 		return true
-	}
+	})
 	if err := s.Put(t.Context(), "x", []byte("data")); err != nil {
 		t.Fatal(err)
 	}

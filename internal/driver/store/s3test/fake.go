@@ -21,13 +21,20 @@ type Fake struct {
 	Bucket string
 	// Lies makes it ignore conditions, as some servers do.
 	Lies bool
-	// Before may answer a request in the server's place: it returns false then.
-	Before func(w http.ResponseWriter, r *http.Request) bool
 	// Lost makes the answer to a request get lost after it was carried out.
 	Lost func(r *http.Request) bool
 
 	mu      sync.Mutex
 	objects map[string][]byte
+	before  func(w http.ResponseWriter, r *http.Request) bool
+}
+
+// Before sets what may answer a request in the server's place: it returns false
+// then.
+func (f *Fake) Before(answer func(w http.ResponseWriter, r *http.Request) bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.before = answer
 }
 
 // NewFake returns a server with an empty bucket.
@@ -80,7 +87,10 @@ func etag(data []byte) string { return fmt.Sprintf("%q", fmt.Sprintf("%x", md5.S
 
 // ServeHTTP implements http.Handler.
 func (f *Fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if f.Before != nil && !f.Before(w, r) {
+	f.mu.Lock()
+	before := f.before
+	f.mu.Unlock()
+	if before != nil && !before(w, r) {
 		return
 	}
 	bucket, key, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")

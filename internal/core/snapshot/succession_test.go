@@ -146,6 +146,11 @@ func TestTheCompanySignsGrants(t *testing.T) {
 	if _, err := VerifyGrantOf(g.Encode(second), &w.c, d); err != nil {
 		t.Errorf("the new key's: %v", err)
 	}
+	own := g
+	own.Recipient = HashOf(w.d.Box)
+	if _, err := VerifyGrantOf(own.Encode(w.company), &w.c, d); err != nil {
+		t.Errorf("the old key's, to the old key: %v", err)
+	}
 	g.Key.Machine[0] ^= 1
 	if _, err := VerifyGrantOf(g.Encode(second), &w.c, d); !errors.Is(err, tripod.Denied) {
 		t.Errorf("another machine's snapshot: %v", err)

@@ -40,6 +40,15 @@ type descriptor struct {
 	number         uint64            // of the company key, from 1
 	former         [][32]byte        // signing keys before this one
 	kept           map[[32]byte]bool // documents of theirs that count
+	boxes          [][32]byte        // hashes of the HPKE public keys before this one
+}
+
+// signer is the key by which the company signs grants to a recipient.
+func (d *descriptor) signer(recipient [32]byte) [32]byte {
+	if i := slices.Index(d.boxes, recipient); i >= 0 {
+		return d.former[i]
+	}
+	return d.sign
 }
 
 // succeed follows a succession to the company's next key.
@@ -52,6 +61,7 @@ func (d *descriptor) succeed(p []byte) (*descriptor, error) {
 	next := &descriptor{
 		company: d.company, vault: d.vault, number: d.number + 1, former: append(slices.Clone(d.former), d.sign),
 		box: f.counted(3), sign: f.hash(), kept: map[[32]byte]bool{},
+		boxes: append(slices.Clone(d.boxes), blake3.Sum256(d.box)),
 	}
 	f.time()
 	for range f.uint(4) {

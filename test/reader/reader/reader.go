@@ -222,7 +222,7 @@ func (v *Vault) snapshot(r *record, path string, key [32]byte) (s Snapshot, err 
 			continue
 		}
 		if err == nil {
-			s.root, err = openGrant(raw, r, key, v.about.sign, private)
+			s.root, err = openGrant(raw, r, key, v.about.signer(recipient), private)
 		}
 		if err == nil {
 			return s, s.openLabel(r.label)
